@@ -1,0 +1,152 @@
+"""What a training run is made of: the players, the averaged generator, and two counters."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import flax
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array
+
+Variables = Mapping[str, Any]
+
+
+@flax.struct.dataclass
+class Player:
+    """One network in play.
+
+    Attributes:
+      params: its trainable parameters.
+      collections: its side state: BatchNorm statistics, spectral-norm vectors, ...
+      optimizer: one Optax state for each group of parameters that the same phases touch.
+    """
+
+    params: Any
+    collections: Any
+    optimizer: dict[str, Any]
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What ``module.apply`` takes."""
+        return {"params": self.params, **self.collections}
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All of a run: nothing outside it influences the next step but the seed and the data.
+
+    Attributes:
+      step: steps taken.
+      items: samples of the real stream consumed (images or clips).
+      players: the networks in play, by name.
+      ema: variables of the averaged player.
+      extras: scalars of the game (the path-length mean, ADA's p, ...).
+    """
+
+    step: Array
+    items: Array
+    players: dict[str, Player]
+    ema: Any
+    extras: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ema:
+    """The rule of the averaged network.
+
+    Attributes:
+      decay: ``decay(step, items) -> scalar``; ``step`` counts from 1 and includes the current
+        one, ``items`` are those seen before it.
+      player: whose average it is.
+      buffers: side state is averaged like parameters (BigGAN) or copied (StyleGAN).
+    """
+
+    decay: Callable[[Array, Array], Any]
+    player: str = "g"
+    buffers: Literal["average", "copy"] = "copy"
+
+    def update(self, ema: Variables, player: Player, step: Array, items: Array) -> dict[str, Any]:
+        """The average after one more step: ``ema * decay + now * (1 - decay)``."""
+        decay = self.decay(step, items)
+
+        def average(old, new):
+            weight = jnp.asarray(decay, old.dtype)
+            return old * weight + new * (1 - weight)
+
+        now = player.variables
+        return {
+            name: jax.tree.map(average, ema[name], now[name])
+            if name == "params" or self.buffers == "average"
+            else now[name]
+            for name in now
+        }
+
+
+def constant_decay(decay: float, start_step: int = 0) -> Callable[[Array, Array], Array]:
+    """BigGAN's: a plain copy before ``start_step``, then a constant decay per step."""
+
+    def at(step: Array, items: Array) -> Array:
+        del items
+        return jnp.where(step < start_step, 0.0, decay)
+
+    return at
+
+
+def adam(
+    learning_rate: float, b1: float, b2: float, eps: float = 1e-8, *, lazy: int = 0
+) -> optax.GradientTransformation:
+    """Adam, corrected for a lazy regulariser that adds one update every ``lazy`` steps.
+
+    ``learning_rate * r`` and ``betas ** r`` with ``r = lazy / (lazy + 1)`` (StyleGAN2, appendix B);
+    ``lazy=0`` is Adam as it stands.
+    """
+    r = lazy / (lazy + 1) if lazy else 1.0
+    return optax.adam(learning_rate * r, b1=b1**r, b2=b2**r, eps=eps)
+
+
+def path_of(path: Sequence[Any]) -> str:
+    """``blocks_0/conv1/kernel`` from a key path of ``jax.tree_util``."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def split_by_touch(params: Any, patterns: Mapping[str, str]) -> dict[str, Any]:
+    """Split parameters into groups that the same phases touch.
+
+    Args:
+      params: nested dict of parameters.
+      patterns: phase name -> regular expression of the paths that it moves.
+
+    Returns:
+      Group name -> the nested dict of its parameters. The name lists the phases, ``+``-joined; a
+      group is what an optimizer state is kept for, so a phase that skips a parameter leaves that
+      parameter's moments and counts alone.
+
+    Raises:
+      ValueError: a parameter that no phase moves.
+    """
+    groups: dict[str, dict] = {}
+    for path, leaf in flatten_dict(params).items():
+        name = "/".join(map(str, path))
+        phases = [phase for phase, pattern in patterns.items() if re.search(pattern, name)]
+        if not phases:
+            raise ValueError(
+                f"No phase touches parameter {name!r}; the patterns are {dict(patterns)}. "
+                "Widen `touches` of a phase."
+            )
+        groups.setdefault("+".join(phases), {})[path] = leaf
+    if len(groups) == 1:
+        return {"all": unflatten_dict(next(iter(groups.values())))}
+    return {name: unflatten_dict(leaves) for name, leaves in groups.items()}
+
+
+def merge(trees: Sequence[Any]) -> Any:
+    """The inverse of :func:`split_by_touch`: one nested dict from disjoint ones."""
+    flat: dict = {}
+    for tree in trees:
+        flat.update(flatten_dict(tree))
+    return unflatten_dict(flat)
