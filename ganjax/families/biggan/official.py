@@ -1,0 +1,195 @@
+"""Maps of the official PyTorch state dicts (ajbrock/BigGAN-PyTorch) to our variables and back.
+
+Names differ by a rule, layouts by transpositions:
+
+    blocks.0.0.conv1.weight [out, in, h, w]     params    blocks_0_0/conv1/kernel [h, w, in, out]
+    blocks.0.0.bn1.gain.weight [out, in]        params    blocks_0_0/bn1/gain/kernel [in, out]
+    shared.weight [classes, d]                  params    shared/embedding [classes, d]
+    blocks.0.0.conv1.u0 [1, out], sv0 [1]       spectral  blocks_0_0/conv1/u [1, out], sigma [1]
+    blocks.0.0.bn1.stored_mean [c]              batch_stats  blocks_0_0/bn1/mean [c]
+    output_layer.0, output_layer.2              output_norm, output_conv
+
+The generator's first dense layer counts its outputs as [c, h, w] there and as [h, w, c] here.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ganjax.families.biggan.networks import example_inputs
+from ganjax.interop.report import Report
+from ganjax.layers.initializers import init_on_host
+
+Path = tuple[str, ...]
+State = Mapping[str, np.ndarray]
+
+# Counts the passes behind standing statistics; means nothing outside of that procedure.
+IGNORED = re.compile(r"accumulation_counter$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One of our arrays as entries of an official state dict.
+
+    Attributes:
+        names: the official names; the array is made of all of them.
+        shape: of each official entry.
+        decode: from the official arrays, in the order of `names`, to ours.
+        encode: the inverse.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    decode: Callable[[list[np.ndarray]], np.ndarray]
+    encode: Callable[[np.ndarray], list[np.ndarray]]
+
+
+def from_official(
+    state: State, module: nn.Module, *, strict: bool = True
+) -> tuple[dict[str, Any], Report]:
+    """Variables (NumPy arrays) of a network from an official state dict.
+
+    Args:
+        state: of G, D or the averaged G; names may carry DataParallel's "module.".
+        strict: an error if an entry is missing; False: its place keeps an initial value.
+
+    Raises:
+        ValueError: entries are missing, or one has a shape that does not fit the module.
+    """
+    state = {name.removeprefix("module."): np.asarray(array) for name, array in state.items()}
+    biased = any(name.endswith(".bn.stored_mean") for name in state)
+    filled: dict[Path, np.ndarray] = {}
+    matched: list[str] = []
+    missing: list[str] = []
+    for path, entry in entries(module, biased).items():
+        absent = [name for name in entry.names if name not in state]
+        if absent:
+            missing += absent
+            continue
+        for name in entry.names:
+            if state[name].shape != entry.shape:
+                raise ValueError(
+                    f"{name} has shape {state[name].shape}, {type(module).__name__} wants"
+                    f" {entry.shape} for {'/'.join(path)}; set the module's fields (channels,"
+                    " latent_dim, classes, shared_dim, resolution) to those of the checkpoint"
+                )
+        filled[path] = np.array(entry.decode([state[name] for name in entry.names]), order="C")
+        matched += entry.names
+    left = sorted(set(state) - set(matched))
+    report = Report(
+        matched=tuple(matched),
+        missing=tuple(missing),
+        unexpected=tuple(name for name in left if not IGNORED.search(name)),
+        ignored=tuple(name for name in left if IGNORED.search(name)),
+    )
+    if missing and strict:
+        raise ValueError(
+            f"the state dict does not fit {module}\n{report}\nset the module's fields to those of"
+            " the checkpoint, or strict=False to keep initial values for what is missing"
+        )
+    if missing:
+        args, kwargs = example_inputs(module)
+        start = flatten_dict(init_on_host(module, jax.random.key(0), *args, **kwargs))
+        filled = {**start, **filled}
+    return unflatten_dict(filled), report
+
+
+def to_official(
+    variables: Mapping[str, Any], module: nn.Module, *, biased: bool = False
+) -> dict[str, np.ndarray]:
+    """The official state dict of our variables: the inverse of `from_official`.
+
+    Args:
+        biased: name the statistics as in models trained with the official `--mybn`.
+    """
+    flat = flatten_dict(dict(variables))
+    state: dict[str, np.ndarray] = {}
+    for path, entry in entries(module, biased).items():
+        state.update(zip(entry.names, entry.encode(np.asarray(flat[path])), strict=True))
+        if biased and path[-1] == "var":
+            counter = entry.names[0].replace("stored_var", "accumulation_counter")
+            state[counter] = np.zeros(1, np.float32)
+    return state
+
+
+def entries(module: nn.Module, biased: bool = False) -> dict[Path, Entry]:
+    """For each of a network's variables, where an official state dict keeps it."""
+    args, kwargs = example_inputs(module)
+    shapes = jax.eval_shape(
+        lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
+    )
+    width = getattr(module, "bottom_width", 0)
+    return {
+        path: _entry(path, leaf.shape, biased, width) for path, leaf in flatten_dict(shapes).items()
+    }
+
+
+def official_name(path: Path) -> str:
+    """`blocks.0.1.theta` for `("blocks_0_1", "theta")`."""
+    name = ".".join(path)
+    name = re.sub(r"^blocks_(\d+)_(\d+)", r"blocks.\1.\2", name)
+    return re.sub("^output_norm", "output_layer.0", re.sub("^output_conv", "output_layer.2", name))
+
+
+def _entry(path: Path, shape: tuple[int, ...], biased: bool, width: int) -> Entry:
+    collection, *middle, leaf = path
+    name = official_name(tuple(middle))
+    if collection == "batch_stats":
+        inner = f"{name}.bn" if biased else name
+        return _plain(f"{inner}.stored_{leaf}", shape)
+
+    def outputs_last(array: np.ndarray) -> np.ndarray:
+        """[c, h, w] of the generator's first layer to [h, w, c]."""
+        if middle != ["linear"] or not width:
+            return array
+        split = array.reshape(*array.shape[:-1], -1, width, width)
+        return np.moveaxis(split, -3, -1).reshape(array.shape)
+
+    def outputs_first(array: np.ndarray) -> np.ndarray:
+        if middle != ["linear"] or not width:
+            return array
+        split = array.reshape(*array.shape[:-1], width, width, -1)
+        return np.moveaxis(split, -1, -3).reshape(array.shape)
+
+    if collection == "spectral":
+        short = {"u": "u", "sigma": "sv"}[leaf]
+        keep = leaf == "u"
+        return Entry(
+            tuple(f"{name}.{short}{index}" for index in range(shape[0])),
+            (1, *shape[1:]),
+            lambda arrays: outputs_last(np.concatenate(arrays)) if keep else np.concatenate(arrays),
+            lambda array: np.split(outputs_first(array) if keep else array, shape[0]),
+        )
+    if leaf == "kernel" and len(shape) == 4:
+        height, across, inputs, outputs = shape
+        return Entry(
+            (f"{name}.weight",),
+            (outputs, inputs, height, across),
+            lambda arrays: arrays[0].transpose(2, 3, 1, 0),
+            lambda array: [np.ascontiguousarray(array.transpose(3, 2, 0, 1))],
+        )
+    if leaf == "kernel":
+        return Entry(
+            (f"{name}.weight",),
+            shape[::-1],
+            lambda arrays: outputs_last(arrays[0].T),
+            lambda array: [np.ascontiguousarray(outputs_first(array).T)],
+        )
+    if leaf == "embedding":
+        return _plain(f"{name}.weight", shape)
+    return Entry(
+        (f"{name}.{leaf}",),
+        shape,
+        lambda arrays: outputs_last(arrays[0]) if arrays[0].ndim else arrays[0],
+        lambda array: [outputs_first(array) if array.ndim else array],
+    )
+
+
+def _plain(name: str, shape: tuple[int, ...]) -> Entry:
+    return Entry((name,), shape, lambda arrays: arrays[0], lambda array: [array])

@@ -1,0 +1,115 @@
+"""Convolution, dense layer and class embedding, plain.
+
+Each has one weight whose last axis counts outputs (the table of `Embed`: classes by features), and
+passes it through `effective` before use: a reparameterisation overrides that (`spectral.py`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from ganjax.layers import initializers
+
+Labels = Int[Array, "n"] | Float[Array, "n classes"]
+
+
+def conv2d(
+    x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i o"]
+) -> Float[Array, "n h w o"]:
+    """Convolution with zero padding that keeps the size, in the dtype of `x`."""
+    return lax.conv_general_dilated(
+        x, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def lookup(
+    table: Float[Array, "classes d"], labels: Int[Array, "n"] | Float[Array, "n classes"]
+) -> Float[Array, "n d"]:
+    """Rows of a table by class, or mixtures of its rows by weights.
+
+    A class outside of the table gives NaN rather than another class.
+    """
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        return jnp.take(table, labels, axis=0, mode="fill")
+    return jnp.matmul(labels.astype(table.dtype), table, precision="highest")
+
+
+class Weighted(nn.Module):
+    """A layer with one weight."""
+
+    def effective(self, weight: Array) -> Array:
+        """The weight that the layer uses, from the one that it trains."""
+        return weight
+
+
+class Conv(Weighted):
+    """Convolution; `operation` may change the resolution on the way (`resample.py`).
+
+    Attributes:
+        features: output channels.
+        kernel_size: taps along each axis.
+        operation: `(x, kernel) -> y`, linear in both.
+        dtype: of the computation; None: as input and kernel promote.
+    """
+
+    features: int
+    kernel_size: int = 3
+    use_bias: bool = True
+    operation: Callable[..., Array] = conv2d
+    kernel_init: Callable[..., Array] = initializers.Orthogonal()
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.effective(self.param("kernel", self.kernel_init, shape))
+        self.sow("intermediates", "weight", kernel)
+        x = x.astype(self.dtype or jnp.promote_types(x.dtype, kernel.dtype))
+        y = self.operation(x, kernel)
+        if self.use_bias:
+            bias = self.param("bias", initializers.zeros, (self.features,))
+            y = y + bias.astype(y.dtype)
+        return y
+
+
+class Dense(Weighted):
+    """Matrix product plus bias."""
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Callable[..., Array] = initializers.Orthogonal()
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+        shape = (x.shape[-1], self.features)
+        kernel = self.effective(self.param("kernel", self.kernel_init, shape))
+        self.sow("intermediates", "weight", kernel)
+        dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
+        y = x.astype(dtype) @ kernel.astype(dtype)
+        if self.use_bias:
+            y = y + self.param("bias", initializers.zeros, (self.features,)).astype(dtype)
+        return y
+
+
+class Embed(Weighted):
+    """A vector for each class, and mixtures of them."""
+
+    classes: int
+    features: int
+    embedding_init: Callable[..., Array] = initializers.Orthogonal()
+
+    @nn.compact
+    def __call__(
+        self, labels: Int[Array, "n"] | Float[Array, "n classes"]
+    ) -> Float[Array, "n features"]:
+        shape = (self.classes, self.features)
+        table = self.param("embedding", self.embedding_init, shape)
+        # As the last axis counts outputs elsewhere, the rows of the table do here.
+        table = self.effective(table.T).T
+        self.sow("intermediates", "weight", table)
+        return lookup(table, labels)

@@ -1,0 +1,99 @@
+"""Spectral normalisation: weights divided by an estimate of their largest singular value.
+
+Miyato et al. (2018), with the official BigGAN code's rules: each forward pass refines the singular
+vector by one power iteration and divides by the value so obtained. The refined vector and value
+are kept only where the collection "spectral" is mutable, that is, in training; a pass that does not
+keep them is therefore one iteration ahead of what is stored.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ganjax.layers import initializers
+from ganjax.layers.linear import Conv, Dense, Embed, Weighted
+
+
+def singular_values(
+    matrix: Float[Array, "rest out"], u: Float[Array, "values out"], eps: float
+) -> tuple[Float[Array, "values"], Float[Array, "values out"]]:
+    """One power iteration for the largest singular values of a matrix.
+
+    Args:
+        matrix: outputs along its last axis.
+        u: estimates of the singular vectors on the side of the outputs, largest first; those after
+            the first are made orthogonal to the ones before (Gram-Schmidt).
+        eps: vectors are divided by their length or by this, whichever is larger.
+
+    Returns:
+        `(values, vectors)`; gradients reach the matrix through the values alone, with both singular
+        vectors as constants.
+    """
+    fixed = lax.stop_gradient(matrix)
+    sigmas, us, vs = [], [], []
+    for vector in lax.stop_gradient(u):
+        v = _normalise(_orthogonalise(_product(fixed, vector), vs), eps)
+        vs.append(v)
+        new_u = _normalise(_orthogonalise(_product(v, fixed), us), eps)
+        us.append(new_u)
+        sigmas.append(jnp.vdot(v, _product(matrix, new_u), precision="highest"))
+    return jnp.stack(sigmas), jnp.stack(us)
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _normalise(vector: Array, eps: float) -> Array:
+    return vector / jnp.maximum(jnp.linalg.norm(vector), eps)
+
+
+def _orthogonalise(vector: Array, others: list[Array]) -> Array:
+    for other in others:
+        vector = vector - other * (jnp.vdot(other, vector) / jnp.vdot(other, other))
+    return vector
+
+
+class Spectral(Weighted):
+    """Mixed into a layer of `linear.py`: its weight divided by its first singular value.
+
+    Collection "spectral": `u` [values, out] and `sigma` [values], each as of the last training
+    pass. The arithmetic is in float32 whatever the layer computes in.
+
+    Attributes:
+        eps: see `singular_values`.
+        values: singular values to track; only the first divides.
+        iterations: power iterations of a training pass.
+    """
+
+    eps: float = 1e-12
+    values: int = 1
+    iterations: int = 1
+
+    def effective(self, weight: Array) -> Array:
+        out = weight.shape[-1]
+        u = self.variable("spectral", "u", self._initial_u, (self.values, out))
+        sigma = self.variable("spectral", "sigma", initializers.ones, None, (self.values,))
+        training = self.is_mutable_collection("spectral") and not self.is_initializing()
+        matrix = weight.reshape(-1, out)  # [rest, out]
+        new_u = u.value
+        for _ in range(self.iterations if training else 1):
+            new_sigma, new_u = singular_values(matrix, new_u, self.eps)
+        if training:
+            u.value, sigma.value = new_u, lax.stop_gradient(new_sigma)
+        return weight / new_sigma[0]
+
+    def _initial_u(self, shape: tuple[int, ...]) -> Array:
+        return initializers.Normal()(self.make_rng("params"), shape)
+
+
+class SpectralConv(Spectral, Conv):
+    """`Conv` with a spectrally normalised kernel, seen as [rest, out]."""
+
+
+class SpectralDense(Spectral, Dense):
+    """`Dense` with a spectrally normalised kernel."""
+
+
+class SpectralEmbed(Spectral, Embed):
+    """`Embed` with the whole table normalised; `u` has an entry for each class."""
