@@ -1,0 +1,468 @@
+"""Checkpoints of a run: whole, asynchronous, atomic, checked, and placed on any mesh.
+
+A workdir holds ``config.json`` and ``checkpoints/<step>/{state,config,metrics,checksums.json}``.
+Orbax writes a step under a temporary name and renames it when it is complete, so that a process
+killed at any moment leaves the previous ones. Just before the rename we add checksums, which Orbax
+does not keep: a byte that changes later would else be restored as another number.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
+from ml_collections import ConfigDict
+
+from ganjax import config as configs
+
+CONFIG = "config.json"
+CHECKSUMS = "checksums.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the message says which, why, and what to do."""
+
+
+def prepare(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Path:
+    """Make the workdir and keep the config in it; call it before anything compiles.
+
+    Raises:
+      ConfigError: the workdir cannot be written, or holds checkpoints of another config.
+    """
+    path = _local(workdir)
+    if jax.process_index() == 0:
+        _check_writable(path)
+    if steps(path):
+        try:
+            configs.check_resume(read_config(path), config, path)
+        except FileNotFoundError:
+            warnings.warn(
+                f"{path} has checkpoints but no {CONFIG}; the config given is taken for theirs.",
+                stacklevel=2,
+            )
+    if jax.process_index() == 0:
+        _write_atomically(path / CONFIG, configs.to_json(config).encode())
+    return path
+
+
+def read_config(workdir: str | os.PathLike) -> ConfigDict:
+    """The config that a workdir was last run with.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    file = _local(workdir) / CONFIG
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} does not exist, so {workdir} is not the directory of a run. Give --workdir "
+            "the directory that a training run printed."
+        )
+    return configs.from_json(file.read_text())
+
+
+def steps(workdir: str | os.PathLike) -> list[int]:
+    """The steps of the complete checkpoints in a workdir, ascending."""
+    directory = _local(workdir) / "checkpoints"
+    names = [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+class Checkpoints:
+    """The checkpoints of one run. Every process of a run calls every method.
+
+    Use it as a context manager, or call :meth:`close`: a process that ends during a write loses
+    that checkpoint (and none before it).
+
+    Args:
+      workdir: of the run; the same directory for all hosts.
+      keep: the newest of them that are kept.
+      best: ``("fid", "min")`` also keeps the one with the least ``metrics["fid"]``.
+      config: kept inside each checkpoint.
+      read_only: never writes or tidies up: for sampling from a run that is still going on.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        keep: int = 3,
+        best: tuple[str, Literal["min", "max"]] | None = None,
+        config: ConfigDict | None = None,
+        read_only: bool = False,
+    ):
+        if keep < 1:
+            raise ValueError(f"config.checkpoint.keep is {keep}; at least 1 is wanted.")
+        if best is not None and best[1] not in ("min", "max"):
+            raise ValueError(f"The best of {best[0]!r} is {best[1]!r}; 'min' or 'max' is wanted.")
+        self.directory = _local(workdir) / "checkpoints"
+        self.damaged: list[str] = []  # directories that could not be restored, newest first
+        self._best = best
+        self._config = None if config is None else json.loads(configs.to_json(config))
+        self._writing: int | None = None
+        policies = ocp.checkpoint_managers
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "config": ocp.JsonCheckpointHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(
+                best_fn=self._score,
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(keep),
+                        policies.BestN(n=1 if best else 0, get_metric_fn=self._score),
+                    ]
+                ),
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            self.close()
+        except CheckpointError:
+            if error is None:  # else the first error is the one to see
+                raise
+
+    def latest_step(self) -> int | None:
+        """The newest step, one that is being written included."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step with the best metric, or None if none was measured."""
+        scored = [(self._score(self.metrics(step)), step) for step in self._manager.all_steps()]
+        score, step = max(scored, default=(-math.inf, None))
+        return step if score > -math.inf else None
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What was measured at a step."""
+        return dict(self._manager.metrics(step) or {})
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        metrics: Mapping[str, float] | None = None,
+        wait: bool = False,
+    ) -> bool:
+        """Copy the state off the devices and write it in the background.
+
+        The state may be donated or changed as soon as this returns. A step that is there already
+        is left as it is.
+
+        Args:
+          step: its number.
+          state: a pytree of arrays.
+          metrics: for :meth:`best_step`.
+          wait: return when it is complete.
+
+        Returns:
+          Whether it was written.
+
+        Raises:
+          CheckpointError: this one or the one before could not be written.
+        """
+        self.wait()
+        if step in self._manager.all_steps():
+            return False
+        items = {"state": ocp.args.PyTreeSave(state)}
+        if self._config is not None:
+            items["config"] = ocp.args.JsonSave(self._config)
+        self._writing = step
+        measured = {name: float(value) for name, value in (metrics or {}).items()}
+        with self._clear_errors():
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=measured, force=True)
+        if wait:
+            self.wait()
+        return True
+
+    def check(self) -> None:
+        """Raise the CheckpointError of a background write that has failed; cheap."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the checkpoint that is being written is complete.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        with self._clear_errors():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait and release the threads."""
+        self.wait()
+        self._manager.close()
+
+    def restore(self, state: Any, step: int | None = None) -> tuple[Any, int]:
+        """Read a state, each array to the place that it is wanted at.
+
+        Args:
+          state: the pytree wanted: ShapeDtypeStructs, or arrays, whose ``sharding`` says where
+            each array goes (this process's first device without one). It may lack branches of
+            the stored state, such as everything but ``ema``; these are then not read.
+          step: which; the newest that is whole without it. A damaged one is then set aside under
+            another name with a warning, and the one before it is taken.
+
+        Returns:
+          The state, and its step.
+
+        Raises:
+          CheckpointError: there is none, it is damaged, or it is of another config: parameter,
+            shape got, shape wanted.
+        """
+        self.wait()
+        for candidate in [step] if step is not None else reversed(self._manager.all_steps()):
+            problem, restored = self._try_restore(state, candidate)
+            if problem is None:
+                return restored, candidate
+            if step is not None:
+                raise CheckpointError(
+                    f"The checkpoint {self.directory / str(step)} is damaged: {problem}. "
+                    f"Choose another step; there are {self._listed()}."
+                )
+            self._set_aside(candidate, problem)
+        if self.damaged:
+            raise CheckpointError(
+                f"No checkpoint in {self.directory} is whole: {', '.join(self.damaged)} are "
+                "damaged. Give --workdir=... a new directory to start again."
+            )
+        raise CheckpointError(f"There is no checkpoint in {self.directory}.")
+
+    def _try_restore(self, state: Any, step: int) -> tuple[str | None, Any]:
+        """What is wrong with the files of a step, or None and its state."""
+        if step not in self._manager.all_steps():
+            raise CheckpointError(
+                f"There is no checkpoint of step {step} in {self.directory}; there are "
+                f"{self._listed()}."
+            )
+        problem = _agreed(self._damage(step))
+        if problem is not None:
+            return problem, None
+        try:
+            stored = self._manager.item_metadata(step)["state"].tree
+        except Exception as error:  # Orbax and TensorStore have no error of their own
+            return f"its metadata cannot be read ({error})", None
+        wanted = jax.tree.map(_with_sharding, state)
+        self._check_same(stored, wanted, step)
+        try:
+            return None, self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeRestore(
+                        wanted,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                        partial_restore=True,
+                    )
+                ),
+            )["state"]
+        except Exception as error:
+            if jax.process_count() > 1:  # the others may have succeeded
+                raise CheckpointError(
+                    f"The checkpoint {self.directory / str(step)} cannot be read: {error}. Move "
+                    "that directory away to continue from the one before it."
+                ) from error
+            return f"it cannot be read ({error})", None
+
+    def _check_same(self, stored: Any, wanted: Any, step: int) -> None:
+        """Raise unless the checkpoint holds every array wanted, in its shape and dtype."""
+        there, here = _leaves(stored), _leaves(wanted)
+        what = f"The checkpoint {self.directory / str(step)} is of another config: "
+        advice = " Set the config back to the run's own (config.json), or give a new --workdir."
+        for name, leaf in here.items():
+            if name not in there:
+                raise CheckpointError(
+                    f"{what}it has no {name!r}, which is wanted of shape {_shape(leaf)}.{advice}"
+                )
+            if _shape(there[name]) != _shape(leaf):
+                raise CheckpointError(
+                    f"{what}{name!r} has shape {_shape(there[name])} in it, and shape "
+                    f"{_shape(leaf)} is wanted.{advice}"
+                )
+            if hasattr(leaf, "dtype") and there[name].dtype != leaf.dtype:
+                raise CheckpointError(
+                    f"{what}{name!r} is {there[name].dtype} in it, and {leaf.dtype} is "
+                    f"wanted.{advice}"
+                )
+        branches = {name.rpartition("/")[0] for name in here}
+        for name in there.keys() - here.keys():
+            if name.rpartition("/")[0] in branches:
+                raise CheckpointError(
+                    f"{what}it has {name!r} of shape {_shape(there[name])}, which is not "
+                    f"wanted.{advice}"
+                )
+
+    def _seal(self) -> None:
+        """Checksum the items of a step just before its rename (in the writing thread)."""
+        if jax.process_index() == 0:
+            for directory in self._unfinished(self._writing):
+                sums = json.dumps(_checksums(directory), indent=1)
+                _write_atomically(directory / CHECKSUMS, sums.encode())
+
+    def _unfinished(self, step: int | None) -> Iterator[pathlib.Path]:
+        return self.directory.glob(f"{step}.orbax-checkpoint-tmp*")
+
+    def _damage(self, step: int) -> str | None:
+        """What the checksums say is wrong with a step; process 0 looks for all."""
+        if jax.process_index() != 0:
+            return None
+        directory = self.directory / str(step)
+        try:
+            wanted = json.loads((directory / CHECKSUMS).read_text())
+        except FileNotFoundError:
+            return f"{CHECKSUMS} is missing"
+        except (OSError, ValueError) as error:
+            return f"{CHECKSUMS} cannot be read ({error})"
+        for name, (size, checksum) in wanted.items():
+            file = directory / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != size:
+                return f"{name} has {file.stat().st_size} bytes, and {size} were written"
+            if _checksum(file) != checksum:
+                return f"the bytes of {name} are not those that were written"
+        return None
+
+    def _set_aside(self, step: int, problem: str) -> None:
+        directory = self.directory / str(step)
+        aside = directory
+        if jax.process_index() == 0 and not self._manager.is_saving_in_progress():
+            number = 1
+            while aside.exists():
+                aside = self.directory / f"damaged-{step}-{number}"
+                number += 1
+            directory.rename(aside)
+        self.damaged.append(str(aside))
+        warnings.warn(
+            f"The checkpoint {directory} is damaged: {problem}. It is kept as {aside.name}, and "
+            f"the one before it is taken ({len(self.damaged)} damaged so far).",
+            stacklevel=4,
+        )
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("ganjax: damaged checkpoint set aside")
+        self._manager.reload()
+
+    def _listed(self) -> str:
+        return ", ".join(map(str, self._manager.all_steps())) or "none"
+
+    def _score(self, metrics: Mapping[str, float] | None) -> float:
+        """Larger is better; a step that was not measured is worse than any that was."""
+        if self._best is None:
+            return -math.inf
+        name, mode = self._best
+        value = float((metrics or {}).get(name, math.nan))
+        if not math.isfinite(value):
+            return -math.inf
+        return value if mode == "max" else -value
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore have no error of their own
+            step, self._writing = self._writing, None
+            if jax.process_index() == 0:
+                for partial in self._unfinished(step):
+                    shutil.rmtree(partial, ignore_errors=True)
+            free = shutil.disk_usage(self.directory).free / 2**20
+            raise CheckpointError(
+                f"The checkpoint {self.directory / str(step)} could not be written: "
+                f"{_first_line(error)} ({free:,.0f} MiB are free). Those of steps "
+                f"{', '.join(map(str, steps(self.directory.parent))) or 'none'} are whole. Make "
+                "room or set config.checkpoint.keep lower, then run the same command to continue."
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+def _local(workdir: str | os.PathLike) -> pathlib.Path:
+    if "://" in os.fspath(workdir):
+        raise configs.ConfigError(
+            f"--workdir={workdir} is an address; a directory is wanted. Mount the bucket (gcsfuse) "
+            "and give the path of the mount."
+        )
+    return pathlib.Path(workdir).expanduser().absolute()
+
+
+def _check_writable(path: pathlib.Path) -> None:
+    probe = path / f".writable-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"1")
+        probe.unlink()
+    except OSError as error:
+        raise configs.ConfigError(
+            f"The workdir {path} cannot be written ({error.strerror}). Give --workdir=... a "
+            "directory that you may write and whose disk has room."
+        ) from error
+
+
+def _write_atomically(file: pathlib.Path, data: bytes) -> None:
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    with open(partial, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def _checksum(file: pathlib.Path) -> int:
+    value = 0
+    with open(file, "rb") as stream:
+        while block := stream.read(2**22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _checksums(directory: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """(bytes, CRC-32) of each file of each item, by its path in the directory."""
+    files = sorted(file for file in directory.glob("*/**/*") if file.is_file())
+    return {str(f.relative_to(directory)): (f.stat().st_size, _checksum(f)) for f in files}
+
+
+def _agreed(problem: str | None) -> str | None:
+    """What process 0 found, on all processes."""
+    if jax.process_count() == 1:
+        return problem
+    found = np.zeros(512, np.uint8)
+    text = (problem or "").encode()[: found.size]
+    found[: len(text)] = np.frombuffer(text, np.uint8)
+    found = multihost_utils.broadcast_one_to_all(found)
+    return bytes(found).rstrip(b"\0").decode(errors="replace") or None
+
+
+def _with_sharding(leaf: Any) -> Any:
+    if not hasattr(leaf, "dtype"):
+        return leaf
+    sharding = getattr(leaf, "sharding", None)
+    sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(getattr(leaf, "shape", ()))
