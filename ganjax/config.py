@@ -2,9 +2,11 @@
 
 A config is an ``ml_collections.ConfigDict`` whose leaves are numbers, strings, booleans, None and
 tuples of those. A file in ``configs/`` makes it; ``--config.train.images=1000`` overrides one
-field of it.
+field of it. NOTE: the overrides are read here, as ``ml_collections.config_flags`` writes them:
+that one answers a misspelt field with a traceback, and while flags are still being defined.
 """
 
+import ast
 import difflib
 import fnmatch
 import importlib.util
@@ -13,8 +15,8 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -51,23 +53,23 @@ def choose_preset(presets: Mapping[str, T], name: str) -> T:
     if name in presets:
         return presets[name]
     raise ConfigError(
-        f"There is no preset {name!r}{did_you_mean(name, presets)}. "
+        f"There is no preset {name!r}{did_you_mean(name, presets)} "
         f"Choose one of: {', '.join(presets)}."
     )
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """``"; did you mean 'a' or 'b'?"``, or nothing where no name is close."""
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    """``"; did you mean 'a'?"`` with the closest name, or ``"."`` where none is close."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """``{"train.images": 1000, ...}``; lists become tuples."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         path = f"{prefix}{name}"
-        if isinstance(value, (Mapping, ConfigDict)):
+        if isinstance(value, ConfigDict):
             flat |= flatten(value, f"{path}.")
         else:
             flat[path] = _tuples(value)
@@ -91,7 +93,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def _plain(value: Any, path: str) -> Any:
-    if isinstance(value, (Mapping, ConfigDict)):
+    if isinstance(value, ConfigDict):
         return {str(k): _plain(v, f"{path}.{k}" if path else str(k)) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
@@ -157,70 +159,60 @@ def check_resume(old: ConfigDict, new: ConfigDict, workdir: str | pathlib.Path) 
 # The command line.
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
-    """``absl.app.run`` that answers a mistake with one clear paragraph instead of a traceback."""
-    app.run(main, flags_parser=parse_flags)
+def run(main: Callable[[dict[str, str]], Any]) -> None:
+    """``absl.app.run`` for a program with a string flag ``--config`` and overrides of its fields.
 
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parse the flags; exit with status 2 and a clear message on a mistake."""
-    try:
-        return parse(argv)
-    except (ConfigError, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def parse(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parse the flags.
-
-    Raises:
-      ConfigError: no such config file, preset or field, or a value of another type.
-      flags.Error: a mistake in another flag.
+    ``main`` gets the overrides, for :func:`override`. A ConfigError and a mistake in a flag end
+    the program with status 2 and one clear paragraph, not a traceback.
     """
-    path = _config_path(argv, flag_values)
-    try:
-        return flag_values(argv)
-    except Exception as error:
-        for cause in _causes(error):
-            if isinstance(cause, ConfigError):
-                raise cause from None
-        if path is not None:
-            check_overrides(load(path), argv)
-        raise
+    found: dict[str, str] = {}
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        rest, overrides = split(argv)
+        found.update(overrides)
+        try:
+            return flags.FLAGS(rest)
+        except flags.Error as error:
+            _fail(error)
+
+    def call(argv: list[str]) -> Any:
+        try:
+            if argv[1:]:
+                hint = f"; did you mean --config={argv[1]}?" if ".py" in argv[1] else "."
+                raise ConfigError(f"{argv[1]!r} belongs to no flag{hint}")
+            return main(found)
+        except ConfigError as error:
+            _fail(error)
+
+    app.run(call, flags_parser=parse)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+def _fail(error: Exception) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
-def _config_path(argv: Sequence[str], flag_values: flags.FlagValues) -> str | None:
-    path = flag_values["config"].default if "config" in flag_values else None
-    for i, argument in enumerate(argv[1:], 1):
-        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
-        if match:
-            path = match[1] if match[1] is not None else next(iter(argv[i + 1 :]), None)
-    if path is not None:
-        _existing(path)
-    return path
+def split(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Take ``--config.field=value``, ``--config.field value`` and ``--[no]config.field`` out.
 
-
-def _existing(path: str) -> tuple[pathlib.Path, list[str]]:
-    """The file of ``path.py:preset``, and its preset if it has one."""
-    name, *preset = path.split(":", 1)
-    file = pathlib.Path(name)
-    if not file.is_file():
-        there = sorted(map(str, (file.parent if file.parent.is_dir() else file).glob("*.py")))
-        there = there or sorted(map(str, pathlib.Path("configs").glob("*.py")))
-        listed = f" There are: {', '.join(there)}." if there else ""
-        raise ConfigError(
-            f"There is no config file {name!r}{did_you_mean(name, there)}.{listed} "
-            "Give --config=path/to/file.py or --config=path/to/file.py:preset."
-        )
-    return file, preset
+    Returns:
+      The arguments that are left, and the text for each field, the last where it came twice.
+    """
+    rest: list[str] = []
+    overrides: dict[str, str] = {}
+    arguments = list(argv)
+    while arguments:
+        argument = arguments.pop(0)
+        match = re.fullmatch(r"--?(no)?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
+        if match is None:
+            rest.append(argument)
+            continue
+        no, name, value = match.groups()
+        if value is None:
+            follows = not no and arguments and not arguments[0].startswith("--")
+            value = arguments.pop(0) if follows else "false" if no else "true"
+        overrides[name] = value
+    return rest, overrides
 
 
 def load(path: str) -> ConfigDict:
@@ -229,10 +221,18 @@ def load(path: str) -> ConfigDict:
     Raises:
       ConfigError: no such file or preset, or a file without ``get_config``.
     """
-    file, preset = _existing(path)
+    name, *preset = path.split(":", 1)
+    file = pathlib.Path(name)
+    if not file.is_file() or file.suffix != ".py":
+        there = sorted(map(str, file.parent.glob("*.py"))) if file.parent.is_dir() else []
+        there = there or sorted(map(str, pathlib.Path("configs").glob("*.py")))
+        listed = f" There are: {', '.join(there)}." if there else ""
+        raise ConfigError(
+            f"There is no config file {name!r}{did_you_mean(name, there)}{listed} "
+            "Give --config=path/to/file.py or --config=path/to/file.py:preset."
+        )
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{file} is not a Python file; a config file ends in .py.")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     get_config = getattr(module, "get_config", None)
@@ -243,85 +243,103 @@ def load(path: str) -> ConfigDict:
     return get_config(*preset).lock()
 
 
-_KINDS = {bool: "true or false", int: "an integer", float: "a number", tuple: "a tuple"}
+def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
+    """A locked copy with fields replaced by texts from the command line.
 
-
-def check_overrides(config: ConfigDict, argv: Sequence[str]) -> None:
-    """Explain the first override that ``config`` cannot take.
+    A text is read as its field's type. A field that is None takes any literal; a resolution takes
+    one number or ``(height, width)``.
 
     Raises:
-      ConfigError: an unknown field, or a value of another type than the field's.
+      ConfigError: an unknown field, or a text that is not of its type.
     """
-    for name, value in _overrides(argv):
-        try:
-            current = _field(config, name)
-        except KeyError:
-            raise ConfigError(_unknown_field(config, name)) from None
-        if isinstance(current, ConfigDict):
-            inner = ", ".join(f"{name}.{field}" for field in current)
+    config = config.copy_and_resolve_references().unlock()
+    for name, text in overrides.items():
+        *groups, last = name.split(".")
+        group = config
+        for part in groups:
+            group = group.get(part) if isinstance(group, ConfigDict) else None
+        if not isinstance(group, ConfigDict) or last not in group:
+            raise ConfigError(_unknown_field(config, name))
+        if isinstance(group[last], ConfigDict):
+            inner = ", ".join(f"--config.{name}.{field}" for field in group[last])
             raise ConfigError(f"--config.{name} is a group of fields; set one of them: {inner}.")
-        kind = type(current)
-        if value is not None and not _fits(value, kind):
-            hint = f' Write it as --config.{name}="(1, 2)".' if kind is tuple else ""
-            raise ConfigError(
-                f"--config.{name}={value}: {name} is {_KINDS[kind]} (here {current!r}), "
-                f"and {value!r} is not.{hint}"
-            )
+        with group.ignore_type():
+            group[last] = _read(name, text, group[last])
+    return config.lock()
 
 
-def _overrides(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    for i, argument in enumerate(argv):
-        match = re.fullmatch(r"--?(no)?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
-        if match is None:
-            continue
-        value = match[3]
-        if value is None and not match[1]:
-            following = argv[i + 1] if i + 1 < len(argv) else "--"
-            value = None if following.startswith("--") else following
-        yield match[2], value
+def _read(name: str, text: str, current: Any) -> Any:
+    """The value of a text for a field that is ``current`` now."""
+    kind = "resolution" if name.endswith("resolution") else type(current)
+    try:
+        return _READERS[kind](text)
+    except (ValueError, SyntaxError, KeyError):
+        wanted = _WANTED[kind]
+        raise ConfigError(
+            f"--config.{name}={text}: {name} is {wanted} (here {current!r}), and {text!r} is not."
+        ) from None
 
 
-def _field(config: ConfigDict, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        index = re.fullmatch(r"(.*)\[(\d+)\]", part)
-        if not isinstance(value, ConfigDict) or (index[1] if index else part) not in value:
-            raise KeyError(name)
-        value = value[index[1]][int(index[2])] if index else value[part]
+def _read_int(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        number = float(text)  # 1e6
+        if not number.is_integer():
+            raise
+        return int(number)
+
+
+def _read_tuple(text: str) -> tuple[Any, ...]:
+    value = _tuples(ast.literal_eval(text))
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _read_resolution(text: str) -> int | tuple[int, ...]:
+    value = _tuples(ast.literal_eval(text))
+    sizes = value if isinstance(value, tuple) else (value, value)
+    if [type(size) for size in sizes] != [int, int]:
+        raise ValueError(text)
     return value
 
 
-def _fits(value: str, kind: type) -> bool:
-    if kind is bool:
-        return value.lower() in ("true", "false", "t", "f", "1", "0", "yes", "no", "y", "n")
-    if kind is tuple:
-        return bool(re.fullmatch(r"\s*[(\[].*[)\]]\s*|[^()\[\]]+", value, re.DOTALL))
-    if kind in (int, float):
-        try:
-            int(value, 0) if kind is int else float(value)
-        except ValueError:
-            return False
-    return True
+def _read_any(text: str) -> Any:
+    try:
+        return _tuples(ast.literal_eval(text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+_BOOLS = {"true": True, "t": True, "yes": True, "1": True}
+_BOOLS |= {"false": False, "f": False, "no": False, "0": False}
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    bool: lambda text: _BOOLS[text.lower()],
+    int: _read_int,
+    float: float,
+    str: str,
+    tuple: _read_tuple,
+    type(None): _read_any,
+    "resolution": _read_resolution,
+}
+_WANTED: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    tuple: 'a tuple, like "(32, 64)"',
+    "resolution": 'pixels, one number or "(height, width)"',
+}
 
 
 def _unknown_field(config: ConfigDict, name: str) -> str:
     names = list(flatten(config))
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    last = name.rpartition(".")[2]  # the right name in the wrong group
+    close = difflib.get_close_matches(name, names, n=1)
+    last = name.rpartition(".")[2]  # perhaps the right name in the wrong group
     close += [other for other in names if other.rpartition(".")[2] == last and other not in close]
     if close:
         meant = " or ".join(f"--config.{other}" for other in close[:3])
         return f"--config.{name}: there is no such field; did you mean {meant}?"
-    group = name
-    while group and not isinstance(_group(config, group), ConfigDict):
-        group = group.rpartition(".")[0]
-    inside = _group(config, group) if group else config
-    fields = ", ".join(f"{group}.{field}" if group else field for field in inside)
-    return f"--config.{name}: there is no such field. Near it are: {fields}."
-
-
-def _group(config: ConfigDict, name: str) -> Any:
-    try:
-        return _field(config, name)
-    except KeyError:
-        return None
+    group = name.rpartition(".")[0]
+    inside = [other for other in names if other.rpartition(".")[0] == group]
+    inside = inside or sorted({other.partition(".")[0] for other in names})
+    return f"--config.{name}: there is no such field. There are: {', '.join(inside)}."
