@@ -11,15 +11,17 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
@@ -96,7 +98,7 @@ class Checkpoints:
         self,
         workdir: str | os.PathLike,
         keep: int = 3,
-        best: tuple[str, Literal["min", "max"]] | None = None,
+        best: tuple[str, str] | None = None,
         config: ConfigDict | None = None,
         read_only: bool = False,
     ):
@@ -107,6 +109,7 @@ class Checkpoints:
         self.directory = _local(workdir) / "checkpoints"
         self.damaged: list[str] = []  # directories that could not be restored, newest first
         self._best = best
+        self._read_only = read_only
         self._config = None if config is None else json.loads(configs.to_json(config))
         self._writing: int | None = None
         policies = ocp.checkpoint_managers
@@ -121,7 +124,7 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(keep),
-                        policies.BestN(n=1 if best else 0, get_metric_fn=self._score),
+                        policies.BestN(n=1, get_metric_fn=self._score),
                     ]
                 ),
                 cleanup_tmp_directories=not read_only,
@@ -181,7 +184,7 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return False
-        items = {"state": ocp.args.PyTreeSave(state)}
+        items: dict[str, Any] = {"state": ocp.args.PyTreeSave(_nested(_leaves(state)))}
         if self._config is not None:
             items["config"] = ocp.args.JsonSave(self._config)
         self._writing = step
@@ -229,7 +232,7 @@ class Checkpoints:
             shape got, shape wanted.
         """
         self.wait()
-        for candidate in [step] if step is not None else reversed(self._manager.all_steps()):
+        for candidate in [step] if step is not None else self._manager.all_steps()[::-1]:
             problem, restored = self._try_restore(state, candidate)
             if problem is None:
                 return restored, candidate
@@ -257,13 +260,14 @@ class Checkpoints:
         if problem is not None:
             return problem, None
         try:
-            stored = self._manager.item_metadata(step)["state"].tree
+            stored = _leaves(self._manager.item_metadata(step)["state"].tree)
         except Exception as error:  # Orbax and TensorStore have no error of their own
-            return f"its metadata cannot be read ({error})", None
-        wanted = jax.tree.map(_with_sharding, state)
-        self._check_same(stored, wanted, step)
+            return f"its metadata cannot be read ({_reason(error)})", None
+        leaves = {name: _with_sharding(leaf) for name, leaf in _leaves(state).items()}
+        self._check_same(stored, leaves, step)
+        wanted = _nested(leaves)
         try:
-            return None, self._manager.restore(
+            restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeRestore(
@@ -276,14 +280,15 @@ class Checkpoints:
         except Exception as error:
             if jax.process_count() > 1:  # the others may have succeeded
                 raise CheckpointError(
-                    f"The checkpoint {self.directory / str(step)} cannot be read: {error}. Move "
-                    "that directory away to continue from the one before it."
+                    f"The checkpoint {self.directory / str(step)} cannot be read: "
+                    f"{_reason(error)}. Move it away to continue from the one before it."
                 ) from error
-            return f"it cannot be read ({error})", None
+            return f"it cannot be read ({_reason(error)})", None
+        found = _leaves(restored)
+        return None, jax.tree.unflatten(jax.tree.structure(state), [found[n] for n in leaves])
 
-    def _check_same(self, stored: Any, wanted: Any, step: int) -> None:
+    def _check_same(self, there: dict[str, Any], here: dict[str, Any], step: int) -> None:
         """Raise unless the checkpoint holds every array wanted, in its shape and dtype."""
-        there, here = _leaves(stored), _leaves(wanted)
         what = f"The checkpoint {self.directory / str(step)} is of another config: "
         advice = " Set the config back to the run's own (config.json), or give a new --workdir."
         for name, leaf in here.items():
@@ -341,9 +346,9 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int, problem: str) -> None:
-        directory = self.directory / str(step)
-        aside = directory
-        if jax.process_index() == 0 and not self._manager.is_saving_in_progress():
+        """Out of the way, so that the run can write that step again; but lose nothing."""
+        directory = aside = self.directory / str(step)
+        if jax.process_index() == 0 and not self._read_only:
             number = 1
             while aside.exists():
                 aside = self.directory / f"damaged-{step}-{number}"
@@ -353,11 +358,12 @@ class Checkpoints:
         warnings.warn(
             f"The checkpoint {directory} is damaged: {problem}. It is kept as {aside.name}, and "
             f"the one before it is taken ({len(self.damaged)} damaged so far).",
-            stacklevel=4,
+            stacklevel=3,
         )
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("ganjax: damaged checkpoint set aside")
-        self._manager.reload()
+        if not self._read_only:
+            self._manager.reload()
 
     def _listed(self) -> str:
         return ", ".join(map(str, self._manager.all_steps())) or "none"
@@ -381,18 +387,25 @@ class Checkpoints:
             if jax.process_index() == 0:
                 for partial in self._unfinished(step):
                     shutil.rmtree(partial, ignore_errors=True)
+            self._manager.reload()
             free = shutil.disk_usage(self.directory).free / 2**20
             raise CheckpointError(
                 f"The checkpoint {self.directory / str(step)} could not be written: "
-                f"{_first_line(error)} ({free:,.0f} MiB are free). Those of steps "
+                f"{_reason(error)} ({free:,.0f} MiB are free). Those of steps "
                 f"{', '.join(map(str, steps(self.directory.parent))) or 'none'} are whole. Make "
                 "room or set config.checkpoint.keep lower, then run the same command to continue."
             ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+def _reason(error: BaseException) -> str:
+    """TensorStore buries the system's answer at the end of a long line."""
+    text = str(error).strip()
+    code = re.search(r"os_error_code='(\d+)'", text)
+    if code:
+        return os.strerror(int(code[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:300]
 
 
 def _local(workdir: str | os.PathLike) -> pathlib.Path:
@@ -460,8 +473,14 @@ def _with_sharding(leaf: Any) -> Any:
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
+    """Each leaf by its path, in the order of the tree: ``players/g/params/linear/kernel``."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored: plain dicts, so that a checkpoint outlives the classes of its state."""
+    return unflatten_dict(dict(leaves), sep="/")
 
 
 def _shape(leaf: Any) -> tuple[int, ...]:
