@@ -9,21 +9,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ganjax.layers import initializers
-
-Labels = Int[Array, "n"] | Float[Array, "n classes"]
-
-
-def conv2d(
-    x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i o"]
-) -> Float[Array, "n h w o"]:
-    """Convolution with zero padding that keeps the size, in the dtype of `x`."""
-    return lax.conv_general_dilated(
-        x, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+from ganjax.layers.convolution import conv2d
 
 
 def lookup(
@@ -47,7 +36,7 @@ class Weighted(nn.Module):
 
 
 class Conv(Weighted):
-    """Convolution; `operation` may change the resolution on the way (`resample.py`).
+    """Convolution; `operation` may change the resolution on the way (`convolution.py`).
 
     Attributes:
         features: output channels.

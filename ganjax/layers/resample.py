@@ -1,39 +1,38 @@
-"""Changing resolution by two, alone and fused with a convolution."""
+"""Changing resolution by two. Fused with a convolution: `convolution.py`.
+
+Windows rather than reshapes and means: a TPU keeps channels in lanes and pays for every reshape
+that splits pixels (docs/performance.md).
+"""
 
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
-
-from ganjax.layers.linear import conv2d
 
 
 def upsample(x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w c"]:
     """Each pixel becomes 2x2 (nearest neighbour)."""
-    n, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c))  # [n, h, 2, w, 2, c]
-    return x.reshape(n, 2 * h, 2 * w, c)
+    # Sums over 2x2 of the pixels set apart by zeros: each sees exactly one of them.
+    pad, no_pad = (1, 1), (0, 0)
+    return lax.reduce_window(
+        x,
+        np.zeros((), x.dtype)[()],
+        lax.add,
+        (1, 2, 2, 1),
+        (1, 1, 1, 1),
+        (no_pad, pad, pad, no_pad),
+        base_dilation=(1, 2, 2, 1),
+    )
 
 
 def downsample(x: Float[Array, "n h w c"]) -> Float[Array, "n h/2 w/2 c"]:
     """The mean of each 2x2."""
-    n, h, w, c = x.shape
-    return jnp.mean(x.reshape(n, h // 2, 2, w // 2, 2, c), axis=(2, 4))
+    zero = np.zeros((), x.dtype)[()]
+    return lax.reduce_window(x, zero, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
 
 
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h/2 w/2 c"]:
     """The largest of each 2x2."""
-    n, h, w, c = x.shape
-    return jnp.max(x.reshape(n, h // 2, 2, w // 2, 2, c), axis=(2, 4))
-
-
-def upsample_conv2d(
-    x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]
-) -> Float[Array, "n 2*h 2*w o"]:
-    """`conv2d(upsample(x), kernel)`."""
-    return conv2d(upsample(x), kernel)
-
-
-def conv2d_downsample(
-    x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]
-) -> Float[Array, "n h/2 w/2 o"]:
-    """`downsample(conv2d(x, kernel))`."""
-    return downsample(conv2d(x, kernel))
+    # Not a window: the gradient of a largest-of-window is slow on CPU.
+    rows = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ganjax.layers.linear import conv2d
-from ganjax.layers.resample import conv2d_downsample, downsample, upsample, upsample_conv2d
+from ganjax.layers.convolution import conv2d, conv2d_downsample, upsample_conv2d
+from ganjax.layers.resample import downsample, upsample
 
 Activation = Callable[[Array], Array]
 
