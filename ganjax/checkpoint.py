@@ -161,7 +161,7 @@ class Checkpoints:
         self,
         step: int,
         state: Any,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, Any] | None = None,
         wait: bool = False,
     ) -> bool:
         """Copy the state off the devices and write it in the background.

@@ -12,7 +12,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ class Logger:
       images: how many a resumed run had seen; what was logged after that is dropped, because the
         run is about to log it again.
       enabled: the default is process 0.
-      stream: where progress goes.
+      stream: the text file that progress goes to; the default is standard error.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Logger:
         workdir: str | os.PathLike,
         images: int = 0,
         enabled: bool | None = None,
-        stream: TextIO | None = None,
+        stream: Any = None,
     ):
         self.workdir = pathlib.Path(workdir)
         self.enabled = jax.process_index() == 0 if enabled is None else enabled
@@ -154,7 +154,7 @@ class Progress:
     A bar on a terminal; elsewhere a line every ten seconds, without control characters.
     """
 
-    def __init__(self, total: int, done: int, stream: TextIO, enabled: bool = True):
+    def __init__(self, total: int, done: int, stream: Any, enabled: bool = True):
         self.images = done
         self._total, self._stream, self._enabled = total, stream, enabled
         self._numbers = ""
@@ -181,13 +181,14 @@ class Progress:
             return self._bar.format_dict["rate"]
         return self._rate
 
-    def update(self, images: int, numbers: Mapping[str, float] | None = None) -> None:
+    def update(self, images: int, numbers: Mapping[str, Any] | None = None) -> None:
         """Move to ``images`` seen in all; show ``numbers`` from now on if there are any."""
         step, self.images = images - self.images, images
         if not self._enabled:
             return
         if numbers:
-            self._numbers = "  ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+            shown = (f"{name} {float(number):.3g}" for name, number in numbers.items())
+            self._numbers = "  ".join(shown)
             if self._bar is not None:
                 self._bar.set_postfix_str(self._numbers, refresh=False)
         if self._bar is not None:
@@ -233,11 +234,14 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def keep_until(file: pathlib.Path, images: int) -> None:
-    """Drop the lines of a metrics file beyond ``images``, and a last line that was cut short."""
+    """Drop the lines of a metrics file beyond ``images``, and a last line that was cut short.
+
+    A run that begins, ``images=0``, drops them all.
+    """
     if not file.exists():
         return
     data = file.read_bytes()
-    kept = [line for line in _parse(data) if line["images"] <= images]
+    kept = [line for line in _parse(data) if 0 < images >= line["images"]]
     text = "".join(json.dumps(line) + "\n" for line in kept).encode()
     if text != data:
         partial = file.with_name(f".{file.name}.{os.getpid()}")
