@@ -20,6 +20,7 @@ from ganjax import config as configs
 from ganjax.checkpoint import CheckpointError, Checkpoints
 from ganjax.config import ConfigError
 from ganjax.parallel.mesh import make_mesh
+from tests import processes
 
 CONFIG = ConfigDict(dict(train=dict(images=100, batch=8), model=dict(attention=(16, 32))))
 
@@ -449,3 +450,43 @@ def test_an_address_is_not_a_workdir():
 def test_a_directory_without_a_run_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not the directory of a run"):
         checkpoint.read_config(tmp_path)
+
+
+# Several processes.
+
+
+def test_two_processes_keep_one_checkpoint(tmp_path):
+    processes.run("tests.checkpoint_test:save_and_damage", str(tmp_path))
+    state = example(1)
+    restored, step = Checkpoints(tmp_path, read_only=True).restore(abstract(state))  # one process
+    assert step == 1
+    assert_same_bits(restored, state)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "damaged-2-1"]
+
+
+def save_and_damage(workdir):
+    """In each process: the newer of two checkpoints is damaged, and the older one restored."""
+    states = {step: example(step) for step in (1, 2)}
+    place = place_on(make_mesh())
+
+    def globally(state):
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_callback(
+                leaf.shape, place(leaf), lambda index: np.asarray(leaf)[index]
+            ),
+            state,
+        )
+
+    checkpoint.prepare(workdir, CONFIG)
+    with Checkpoints(workdir, config=CONFIG) as checkpoints:
+        for step, state in states.items():
+            checkpoints.save(step, globally(state))
+        checkpoints.wait()
+        if jax.process_index() == 0:
+            os.truncate(data_files(pathlib.Path(workdir) / "checkpoints" / "2")[0], 100)
+        with pytest.warns(UserWarning, match="2 is damaged: .* has 100 bytes"):
+            restored, step = checkpoints.restore(abstract(states[1], place))
+    assert step == 1
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(states[1])):
+        for shard in a.addressable_shards:
+            assert np.asarray(shard.data).tobytes() == np.asarray(b)[shard.index].tobytes()

@@ -164,8 +164,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def check_batch(batch: int, mesh: Mesh, what: str = "config.batch") -> None:
     """Raise a ValueError unless ``batch`` divides over the devices of the mesh."""
     if batch < 1 or batch % mesh.size:
-        below, above = batch // mesh.size * mesh.size, (batch // mesh.size + 1) * mesh.size
-        near = f"{below} or {above}" if below > 0 else f"{above}"
+        below, above = (max(batch // mesh.size + i, 0) * mesh.size for i in (0, 1))
+        near = f"{below} or {above}" if below else f"{above or mesh.size}"
         raise ValueError(
             f"{what} is {batch}, which does not divide over the {mesh.size} devices of the mesh "
             f"{dict(mesh.shape)}. Set it to a multiple of {mesh.size}, e.g. {near}."
