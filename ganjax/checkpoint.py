@@ -30,6 +30,7 @@ from ganjax import config as configs
 
 CONFIG = "config.json"
 CHECKSUMS = "checksums.json"
+DELETED = "deleted"  # beside the steps
 
 
 class CheckpointError(RuntimeError):
@@ -127,11 +128,15 @@ class Checkpoints:
                         policies.BestN(n=1, get_metric_fn=self._score),
                     ]
                 ),
+                # Deleting is slow; a process killed in its midst would leave half a step.
+                todelete_subdir=None if read_only else DELETED,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
+
+        self._empty_deleted()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -208,6 +213,7 @@ class Checkpoints:
         """
         with self._clear_errors():
             self._manager.wait_until_finished()
+        self._empty_deleted()
 
     def close(self) -> None:
         """Wait and release the threads."""
@@ -364,6 +370,10 @@ class Checkpoints:
             multihost_utils.sync_global_devices("ganjax: damaged checkpoint set aside")
         if not self._read_only:
             self._manager.reload()
+
+    def _empty_deleted(self) -> None:
+        if jax.process_index() == 0 and not self._read_only:
+            shutil.rmtree(self.directory / DELETED, ignore_errors=True)
 
     def _listed(self) -> str:
         return ", ".join(map(str, self._manager.all_steps())) or "none"

@@ -184,6 +184,19 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         assert checkpoint.steps(tmp_path) == [8, 9]  # of equals, the newer
 
 
+def test_an_old_step_is_moved_away_before_it_is_deleted(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", lambda *args, **kwargs: None)  # killed here
+        with Checkpoints(tmp_path, keep=1) as checkpoints:
+            for step in (1, 2):
+                checkpoints.save(step, {"w": jnp.ones(3)})
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", checkpoint.DELETED]
+    with Checkpoints(tmp_path, read_only=True):
+        assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", checkpoint.DELETED]
+    with Checkpoints(tmp_path):
+        assert os.listdir(tmp_path / "checkpoints") == ["2"]
+
+
 def test_without_a_metric_only_the_newest_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step in (1, 2, 3, 4):
