@@ -38,12 +38,14 @@ class Entry:
     """One of our arrays as entries of an official state dict.
 
     Attributes:
+        path: collection and names of ours.
         names: the official names; the array is made of all of them.
         shape: of each official entry.
         decode: from the official arrays, in the order of `names`, to ours.
         encode: the inverse.
     """
 
+    path: Path
     names: tuple[str, ...]
     shape: tuple[int, ...]
     decode: Callable[[list[np.ndarray]], np.ndarray]
@@ -64,23 +66,8 @@ def from_official(
     """
     state = {name.removeprefix("module."): np.asarray(array) for name, array in state.items()}
     biased = any(name.endswith(".bn.stored_mean") for name in state)
-    filled: dict[Path, np.ndarray] = {}
-    matched: list[str] = []
-    missing: list[str] = []
-    for path, entry in entries(module, biased).items():
-        absent = [name for name in entry.names if name not in state]
-        if absent:
-            missing += absent
-            continue
-        for name in entry.names:
-            if state[name].shape != entry.shape:
-                raise ValueError(
-                    f"{name} has shape {state[name].shape}, {type(module).__name__} wants"
-                    f" {entry.shape} for {'/'.join(path)}; set the module's fields (channels,"
-                    " latent_dim, classes, shared_dim, resolution) to those of the checkpoint"
-                )
-        filled[path] = np.array(entry.decode([state[name] for name in entry.names]), order="C")
-        matched += entry.names
+    filled, missing = fill(state, entries(module, biased=biased))
+    matched = [name for entry in filled for name in entry.names]
     left = sorted(set(state) - set(matched))
     report = Report(
         matched=tuple(matched),
@@ -93,11 +80,12 @@ def from_official(
             f"the state dict does not fit {module}\n{report}\nset the module's fields to those of"
             " the checkpoint, or strict=False to keep initial values for what is missing"
         )
+    start = {}
     if missing:
         args, kwargs = example_inputs(module)
         start = flatten_dict(init_on_host(module, jax.random.key(0), *args, **kwargs))
-        filled = {**start, **filled}
-    return unflatten_dict(filled), report
+    arrays = {entry.path: array for entry, array in filled.items()}
+    return unflatten_dict({**start, **arrays}), report
 
 
 def to_official(
@@ -106,28 +94,72 @@ def to_official(
     """The official state dict of our variables: the inverse of `from_official`.
 
     Args:
+        variables: of the network; collections and parameters that are left out stay out, and
+            gradients pass as `{"params": gradients}`.
         biased: name the statistics as in models trained with the official `--mybn`.
     """
-    flat = flatten_dict(dict(variables))
-    state: dict[str, np.ndarray] = {}
-    for path, entry in entries(module, biased).items():
-        state.update(zip(entry.names, entry.encode(np.asarray(flat[path])), strict=True))
-        if biased and path[-1] == "var":
-            counter = entry.names[0].replace("stored_var", "accumulation_counter")
-            state[counter] = np.zeros(1, np.float32)
-    return state
+    return collect(variables, entries(module, biased=biased), biased=biased)
 
 
-def entries(module: nn.Module, biased: bool = False) -> dict[Path, Entry]:
+def entries(module: nn.Module, *, biased: bool = False) -> list[Entry]:
     """For each of a network's variables, where an official state dict keeps it."""
     args, kwargs = example_inputs(module)
     shapes = jax.eval_shape(
         lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
     )
-    width = getattr(module, "bottom_width", 0)
-    return {
-        path: _entry(path, leaf.shape, biased, width) for path, leaf in flatten_dict(shapes).items()
-    }
+    return entries_of(shapes, biased=biased, width=getattr(module, "bottom_width", 0))
+
+
+def entries_of(shapes: Mapping[str, Any], *, biased: bool = False, width: int = 0) -> list[Entry]:
+    """As `entries`, for variables of any module of BigGAN's layers.
+
+    Args:
+        shapes: its variables, or their shapes.
+        width: of the first feature map, if there is a first dense layer called "linear".
+    """
+    flat = flatten_dict(dict(shapes))
+    return [_entry(path, leaf.shape, biased, width) for path, leaf in flat.items()]
+
+
+def fill(state: State, wanted: list[Entry]) -> tuple[dict[Entry, np.ndarray], list[str]]:
+    """Our arrays from an official state dict, and the official names that it lacks.
+
+    Raises:
+        ValueError: an entry has another shape than wanted.
+    """
+    filled: dict[Entry, np.ndarray] = {}
+    missing: list[str] = []
+    for entry in wanted:
+        absent = [name for name in entry.names if name not in state]
+        missing += absent
+        if absent:
+            continue
+        for name in entry.names:
+            if state[name].shape != entry.shape:
+                raise ValueError(
+                    f"{name} has shape {state[name].shape}, the module wants {entry.shape} for"
+                    f" {'/'.join(entry.path)}; set the module's fields (channels, latent_dim,"
+                    " classes, shared_dim, resolution) to those of the checkpoint"
+                )
+        filled[entry] = np.array(entry.decode([state[name] for name in entry.names]), order="C")
+    return filled, missing
+
+
+def collect(
+    variables: Mapping[str, Any], wanted: list[Entry], *, biased: bool = False
+) -> dict[str, np.ndarray]:
+    """The official entries of our arrays, as far as there are any."""
+    flat = flatten_dict(dict(variables))
+    state: dict[str, np.ndarray] = {}
+    for entry in wanted:
+        if entry.path not in flat:
+            continue
+        arrays = entry.encode(np.asarray(flat[entry.path]))
+        state.update(zip(entry.names, arrays, strict=True))
+        if biased and entry.path[-1] == "var":
+            counter = entry.names[0].replace("stored_var", "accumulation_counter")
+            state[counter] = np.zeros(1, arrays[0].dtype)
+    return state
 
 
 def official_name(path: Path) -> str:
@@ -139,10 +171,11 @@ def official_name(path: Path) -> str:
 
 def _entry(path: Path, shape: tuple[int, ...], biased: bool, width: int) -> Entry:
     collection, *middle, leaf = path
-    name = official_name(tuple(middle))
+    prefix = official_name(tuple(middle))
+    prefix = f"{prefix}." if prefix else ""
     if collection == "batch_stats":
-        inner = f"{name}.bn" if biased else name
-        return _plain(f"{inner}.stored_{leaf}", shape)
+        inner = f"{prefix}bn." if biased else prefix
+        return _plain(path, f"{inner}stored_{leaf}", shape)
 
     def outputs_last(array: np.ndarray) -> np.ndarray:
         """[c, h, w] of the generator's first layer to [h, w, c]."""
@@ -161,7 +194,8 @@ def _entry(path: Path, shape: tuple[int, ...], biased: bool, width: int) -> Entr
         short = {"u": "u", "sigma": "sv"}[leaf]
         keep = leaf == "u"
         return Entry(
-            tuple(f"{name}.{short}{index}" for index in range(shape[0])),
+            path,
+            tuple(f"{prefix}{short}{index}" for index in range(shape[0])),
             (1, *shape[1:]),
             lambda arrays: outputs_last(np.concatenate(arrays)) if keep else np.concatenate(arrays),
             lambda array: np.split(outputs_first(array) if keep else array, shape[0]),
@@ -169,27 +203,30 @@ def _entry(path: Path, shape: tuple[int, ...], biased: bool, width: int) -> Entr
     if leaf == "kernel" and len(shape) == 4:
         height, across, inputs, outputs = shape
         return Entry(
-            (f"{name}.weight",),
+            path,
+            (f"{prefix}weight",),
             (outputs, inputs, height, across),
             lambda arrays: arrays[0].transpose(2, 3, 1, 0),
             lambda array: [np.ascontiguousarray(array.transpose(3, 2, 0, 1))],
         )
     if leaf == "kernel":
         return Entry(
-            (f"{name}.weight",),
+            path,
+            (f"{prefix}weight",),
             shape[::-1],
             lambda arrays: outputs_last(arrays[0].T),
             lambda array: [np.ascontiguousarray(outputs_first(array).T)],
         )
     if leaf == "embedding":
-        return _plain(f"{name}.weight", shape)
+        return _plain(path, f"{prefix}weight", shape)
     return Entry(
-        (f"{name}.{leaf}",),
+        path,
+        (f"{prefix}{leaf}",),
         shape,
         lambda arrays: outputs_last(arrays[0]) if arrays[0].ndim else arrays[0],
         lambda array: [outputs_first(array) if array.ndim else array],
     )
 
 
-def _plain(name: str, shape: tuple[int, ...]) -> Entry:
-    return Entry((name,), shape, lambda arrays: arrays[0], lambda array: [array])
+def _plain(path: Path, name: str, shape: tuple[int, ...]) -> Entry:
+    return Entry(path, (name,), shape, lambda arrays: arrays[0], lambda array: [array])
