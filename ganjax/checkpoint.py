@@ -131,7 +131,8 @@ class Checkpoints:
                 # Deleting is slow; a process killed in its midst would leave half a step.
                 todelete_subdir=None if read_only else DELETED,
                 cleanup_tmp_directories=not read_only,
-                read_only=read_only,
+                create=not read_only,
+                save_root_metadata=not read_only,
                 async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
@@ -186,6 +187,8 @@ class Checkpoints:
         Raises:
           CheckpointError: this one or the one before could not be written.
         """
+        if self._read_only:
+            raise ValueError(f"{self.directory} was opened with read_only=True; do not save there.")
         self.wait()
         if step in self._manager.all_steps():
             return False

@@ -284,7 +284,20 @@ def test_a_reader_moves_nothing(run):
     with pytest.warns(UserWarning, match="2 is damaged"):
         _, step = reader.restore(abstract(states[1]))
     assert step == 1
+    with pytest.raises(ValueError, match="read_only=True"):
+        reader.save(5, states[1])
+    reader.close()
     assert sorted(os.listdir(workdir / "checkpoints")) == before
+
+
+def test_a_reader_is_quiet(run, tmp_path, caplog):
+    workdir, states = run
+    with Checkpoints(workdir, read_only=True) as reader:
+        reader.restore(abstract(states[2]))
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        Checkpoints(tmp_path / "nowhere", read_only=True).restore({})
+    assert not (tmp_path / "nowhere").exists()
+    assert not caplog.records
 
 
 def test_damage_everywhere_is_an_error(run):
