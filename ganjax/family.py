@@ -5,6 +5,7 @@ has ``build(config) -> Family``; a config names it by ``config.family = that_pac
 """
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,39 @@ import optax
 
 from ganjax.adversarial.phases import Phase, init_state
 from ganjax.adversarial.state import Ema, TrainState
+from ganjax.layers.initializers import init_on_host
 from ganjax.parallel.rules import Rule
+from ganjax.sampling.sheets import Sheet
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a network is called with, as shapes: enough to create its parameters."""
+
+    args: tuple[jax.ShapeDtypeStruct, ...]
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What somebody asks of a sampler; a family reads what it understands.
+
+    Attributes:
+      classes: class indices, shown in this order; empty for the family's choice.
+      truncation: threshold for resampling latents; ``None`` for none.
+      names: names of all classes, for titles; may be empty.
+      rows: rows of a sheet.
+    """
+
+    classes: tuple[int, ...] = ()
+    truncation: float | None = None
+    names: tuple[str, ...] = ()
+    rows: int = 8
+
+
+Sample = Callable[[Any], Any]  # draws -> images [n, h, w, c] in [-1, 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +58,7 @@ class Family:
 
     Attributes:
       networks: the modules in play, by player.
-      init: ``init(key) -> {player: variables}``; also traced by ``jax.eval_shape``.
+      inputs: what each module is called with.
       phases: who plays, in order.
       optimizers: one for each player.
       ema: the rule of the averaged player, which is the one that samples.
@@ -33,44 +66,72 @@ class Family:
       draws: ``draws(key, indices, request) -> draws``: the random numbers and conditions of the
         samples ``indices`` (Int[n]). Sample i is a pure function of ``(key, i, request)``.
       sample: ``sample(variables, draws) -> Float[n, h, w, c]`` in [-1, 1], pure, to be jitted.
-      ready: ``ready(variables, key) -> variables``: once before sampling (standing statistics).
-      sheets: pictures of this family beside the plain grid, by name:
-        ``sheet(sampler) -> sampling.grid.Sheet``.
+      sheets: the family's pictures, by name: ``sheet(sample, key, request) -> Sheet``, where
+        ``sample`` is the one above with its variables bound. Training shows ``grid``.
+      ready: ``ready(variables, key, request) -> variables``: once before sampling; BigGAN gathers
+        standing statistics there.
       rules: where parameters live on the mesh; the default replicates.
     """
 
     networks: Mapping[str, nn.Module]
-    init: Callable[[jax.Array], Mapping[str, Any]]
+    inputs: Mapping[str, Inputs]
     phases: tuple[Phase, ...]
     optimizers: Mapping[str, optax.GradientTransformation]
     ema: Ema
     item: Mapping[str, jax.ShapeDtypeStruct]
-    draws: Callable[..., Any]
+    draws: Callable[[Any, Any, Request], Any]
     sample: Callable[[Any, Any], Any]
-    ready: Callable[[Any, jax.Array], Any] = lambda variables, key: variables
-    sheets: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    sheets: Mapping[str, Callable[[Sample, Any, Request], Sheet]]
+    ready: Callable[[Any, Any, Request], Any] = lambda variables, key, request: variables
     rules: tuple[Rule, ...] = ()
 
-    def init_state(self, key: jax.Array) -> TrainState:
-        """The state before the first step."""
-        return init_state(self.init(key), self.phases, self.optimizers, self.ema)
+    def init(self, key: Any) -> TrainState:
+        """The state before the first step, as NumPy arrays: nothing is compiled for it."""
+        variables = {
+            player: init_on_host(
+                module,
+                jax.random.fold_in(key, index),
+                *self.inputs[player].args,
+                **self.inputs[player].kwargs,
+            )
+            for index, (player, module) in enumerate(self.networks.items())
+        }
+        return self._state(variables)
+
+    def abstract_variables(self) -> dict[str, Any]:
+        """Shapes and dtypes of each player's variables, without memory."""
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return {
+            player: jax.eval_shape(
+                functools.partial(module.init, **self.inputs[player].kwargs),
+                key,
+                *self.inputs[player].args,
+            )
+            for player, module in self.networks.items()
+        }
 
     def abstract_state(self) -> TrainState:
-        """Shapes and dtypes of the state, without making one."""
-        return jax.eval_shape(self.init_state, jax.eval_shape(lambda: jax.random.key(0)))
+        """Shapes and dtypes of the state, without memory."""
+        return jax.eval_shape(self._state, self.abstract_variables())
 
     def parameter_count(self, player: str) -> int:
         """Trainable parameters of one player."""
-        variables = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
-        leaves = jax.tree.leaves(variables[player]["params"])
+        leaves = jax.tree.leaves(self.abstract_variables()[player]["params"])
         return sum(int(np.prod(leaf.shape)) for leaf in leaves)
 
+    def _state(self, variables: Any) -> TrainState:
+        return init_state(variables, self.phases, self.optimizers, self.ema)
 
-def build(config: Any) -> Family:
-    """The family that ``config.family`` names.
+
+def build(config: Any, platform: str) -> Family:
+    """The family that ``config.family`` names, computing as fits the devices.
+
+    Args:
+      config: a config file's.
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; decides ``config.precision == "auto"``.
 
     Raises:
-      ValueError: the module cannot be imported or has no ``build``.
+      ValueError: the module cannot be imported or has no ``build``; an unknown precision.
     """
     try:
         module = importlib.import_module(config.family)
@@ -81,4 +142,9 @@ def build(config: Any) -> Family:
         ) from error
     if not hasattr(module, "build"):
         raise ValueError(f"config.family={config.family!r} has no build(config) -> Family.")
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"config.precision={config.precision!r}; set one of {PRECISIONS}.")
+    if config.precision == "auto":
+        config = config.copy_and_resolve_references()
+        config.precision = "float32" if platform == "cpu" else "bfloat16"
     return module.build(config)

@@ -76,7 +76,7 @@ class Losses:
         fake, g_side = self.generator.apply(
             game.players["g"], z, fake_labels, train=True, mutable=list(G_SIDE)
         )
-        real = to_float(game.batch["image"], fake.dtype)
+        real = to_float(game.batch["image"])
         variables = {**game.players["d"], "params": params}
         real_logits, fake_logits, d_side = self.judge(
             self.discriminator, variables, real, game.batch["label"], fake, fake_labels

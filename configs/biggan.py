@@ -1,0 +1,198 @@
+"""BigGAN (Brock et al. 2019) and its SAGAN baseline.
+
+    python -m ganjax.main --config=configs/biggan.py               # digits: CPU, minutes
+    python -m ganjax.main --config=configs/biggan.py:imagenet128   # the paper's, on a TPU pod
+
+preset        what it is, and its source
+------------  -----------------------------------------------------------------------------------
+digits        1,797 handwritten digits, built in. Two CPU cores, under ten minutes.
+shapes        procedural coloured shapes, built in. CPU.
+cifar10       the official PyTorch code's scripts/launch_cifar_ema.sh. One GPU.
+sagan128      SAGAN baseline, row 1 of Table 1: batch 256, 64 channels, no embedding shared.
+imagenet128   the paper's, rows 8 of Table 1: batch 2048, 96 channels. v5e:16x16.
+imagenet256   the paper's, Table 2 and appendix B.
+imagenet512   the paper's, Table 2 and appendix B.
+
+Any value can be overridden: ``--config.train.images=50000``. Counts are in images of the real
+stream that the discriminator sees; a step consumes ``d_steps * batch`` of them.
+"""
+
+import ml_collections
+
+from ganjax.config import choose_preset
+from ganjax.families import biggan
+
+
+def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
+    """The config of a preset."""
+    return choose_preset(PRESETS, preset)()
+
+
+def tiny(preset: str = "digits") -> ml_collections.ConfigDict:
+    """A preset shrunk until a test can run it: same code paths, built-in data."""
+    config = get_config(preset)
+    config.data.update(source="digits", classes=10, resolution=32, prefetch=1, threads=0)
+    config.model.update(g_channels=2, d_channels=2, latent_dim=8, shared_dim=4)
+    config.train.update(batch=8, images=3 * 8 * config.train.d_steps)
+    config.ema.start_step = min(config.ema.start_step, 2)
+    return config
+
+
+def base() -> ml_collections.ConfigDict:
+    """What the presets share; the optimisation is the paper's (section 2 and appendix C)."""
+    return ml_collections.ConfigDict(
+        dict(
+            family=biggan.__name__,
+            seed=0,
+            precision="auto",  # compute dtype: bfloat16 on accelerators, float32 on CPU
+            data=dict(
+                source="digits",  # digits, shapes, folder, zip, tfds, records
+                path="",  # folder, zip file or record shards
+                name="",  # TFDS dataset
+                split="train",
+                resolution=32,  # pixels; one number, or (height, width)
+                channels=3,
+                classes=10,
+                flip=False,  # mirror half of the images
+                max_broken=10,  # unreadable images to skip before giving up
+                threads=2,
+                prefetch=8,  # batches
+            ),
+            model=dict(
+                architecture="biggan",  # biggan, biggan_deep
+                g_channels=96,  # the paper's Ch.
+                d_channels=96,
+                latent_dim=120,
+                shared_dim=128,  # 0: an embedding of its own for each layer (Table 1's Shared)
+                hierarchical=True,  # Table 1's Hier.
+                attention=(64,),  # resolutions with self-attention
+                initializer="orthogonal",  # orthogonal, normal, xavier
+                bn_eps=1e-4,
+                sn_eps=1e-4,
+            ),
+            train=dict(
+                images=0,
+                batch=2048,  # real images of an optimizer step, over all devices
+                d_steps=2,
+                d_microbatches=1,
+                g_microbatches=1,
+            ),
+            optimizer=dict(
+                g_lr=5e-5,
+                d_lr=2e-4,
+                b1=0.0,
+                b2=0.999,
+                eps=1e-8,
+                g_ortho=1e-4,  # Eq. 3
+                d_ortho=0.0,
+            ),
+            ema=dict(decay=0.9999, start_step=20_000),  # per generator step
+            mesh=dict(data=-1, expert=1, fsdp=1),  # -1: the remaining devices
+            log=dict(
+                scalars_every_images=100_000,
+                grid_every_images=1_000_000,
+                grid_rows=8,
+            ),
+            checkpoint=dict(every_images=4_000_000, keep=3),
+            watch=dict(
+                every_images=1_000_000,
+                min_diversity=0.05,  # of the real images'
+                max_sigma=1e4,
+                max_logit_gap=50.0,
+                patience=3,  # checks in a row
+            ),
+            sample=dict(
+                standing=16,  # passes for standing statistics; 0: running averages
+                truncation=0.0,  # threshold for resampling latents; 0: none
+            ),
+        )
+    )
+
+
+def digits():
+    """Learning rates and width from a search on two CPU cores; see docs/digits.md."""
+    config = base()
+    config.model.update(
+        g_channels=8, d_channels=8, latent_dim=40, shared_dim=16, attention=(), bn_eps=1e-5
+    )
+    config.data.channels = 1
+    config.train.update(images=64_000, batch=32)
+    config.optimizer.update(g_lr=1e-3, d_lr=1e-3)
+    config.ema.update(decay=0.99, start_step=100)
+    config.log.update(scalars_every_images=640, grid_every_images=3_200)
+    config.checkpoint.every_images = 16_000
+    config.watch.every_images = 3_200
+    return config
+
+
+def shapes():
+    """As digits, in colour."""
+    config = digits()
+    config.data.update(source="shapes", channels=3, classes=6)
+    return config
+
+
+def cifar10():
+    """scripts/launch_cifar_ema.sh of the official PyTorch code: 500 epochs of 50,000."""
+    config = base()
+    config.data.update(source="tfds", name="cifar10", threads=8)
+    config.model.update(
+        g_channels=64,
+        d_channels=64,
+        latent_dim=128,
+        shared_dim=0,
+        hierarchical=False,
+        attention=(),
+        initializer="normal",
+        bn_eps=1e-5,
+        sn_eps=1e-8,
+    )
+    config.train.update(images=25_000_000, batch=50, d_steps=4)
+    config.optimizer.update(g_lr=2e-4, d_lr=2e-4, g_ortho=0.0)
+    config.ema.start_step = 1000
+    config.log.update(scalars_every_images=10_000, grid_every_images=100_000)
+    config.checkpoint.every_images = 500_000
+    return config
+
+
+def imagenet128():
+    """Rows 8 of Table 1, 8.51 FID at 165k generator steps."""
+    config = base()
+    config.data.update(source="records", path="data/imagenet128", resolution=128, classes=1000)
+    config.data.threads = 16
+    config.train.images = 165_000 * 2 * 2048
+    return config
+
+
+def imagenet256():
+    """Latents of 140 (appendix B)."""
+    config = imagenet128()
+    config.data.update(path="data/imagenet256", resolution=256)
+    config.model.latent_dim = 140
+    return config
+
+
+def imagenet512():
+    """Latents of 160 (appendix B)."""
+    config = imagenet128()
+    config.data.update(path="data/imagenet512", resolution=512)
+    config.model.latent_dim = 160
+    return config
+
+
+def sagan128():
+    """Row 1 of Table 1, with SAGAN's learning rates and one discriminator step."""
+    config = imagenet128()
+    config.model.update(
+        g_channels=64, d_channels=64, latent_dim=128, shared_dim=0, hierarchical=False
+    )
+    config.train.update(images=1_000_000 * 256, batch=256, d_steps=1)
+    config.optimizer.update(g_lr=1e-4, d_lr=4e-4, g_ortho=0.0)
+    config.ema.update(decay=0.999, start_step=0)
+    return config
+
+
+PRESETS = {
+    preset.__name__: preset
+    for preset in (digits, shapes, cifar10, sagan128, imagenet128, imagenet256, imagenet512)
+}

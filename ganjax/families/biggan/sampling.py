@@ -1,0 +1,134 @@
+"""How BigGAN is sampled: truncated latents, standing statistics, and its sheets of pictures."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ganjax.family import Request, Sample
+from ganjax.layers.norm import standing_statistics
+from ganjax.sampling import sheets, truncation
+from ganjax.sampling.sheets import Sheet
+
+# Columns of a sheet when nobody asks for classes: all of a small set, the first of a large one.
+COLUMNS = 10
+STEPS = 9  # of an interpolation, both ends included
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Sampling of a generator.
+
+    Attributes:
+      generator: the module.
+      standing: passes for standing statistics (BigGAN, section 4.2); 0 keeps running averages.
+      standing_batch: samples of each of these passes: the training batch.
+    """
+
+    generator: nn.Module
+    standing: int
+    standing_batch: int
+
+    def draws(self, key: Any, indices: Any, request: Request) -> dict[str, Array]:
+        """Latents and labels of samples ``indices``; labels go round the asked classes."""
+        classes = jnp.asarray(request.classes or range(self.generator.classes), jnp.int32)
+        return {
+            "z": truncation.latents_at(key, indices, self.generator.latent_dim, request.truncation),
+            "label": classes[jnp.asarray(indices) % len(classes)],
+        }
+
+    def sample(self, variables: Mapping[str, Any], draws: Mapping[str, Array]) -> Array:
+        """Images [n, h, w, c] in [-1, 1], float32. Labels may be mixtures Float[n, classes]."""
+        images = self.generator.apply(variables, draws["z"], draws["label"], train=False)
+        return images.astype(jnp.float32)
+
+    def ready(self, variables: Mapping[str, Any], key: Any, request: Request) -> dict[str, Any]:
+        """Variables whose BatchNorm statistics are the mean over ``standing`` training passes.
+
+        The passes see latents truncated as asked, and all classes.
+        """
+        if not self.standing:
+            return dict(variables)
+
+        everything = dataclasses.replace(request, classes=())
+
+        @jax.jit
+        def one_pass(variables, number):
+            indices = number * self.standing_batch + jnp.arange(self.standing_batch)
+            draws = self.draws(key, indices, everything)
+            _, changed = self.generator.apply(
+                variables,
+                draws["z"],
+                draws["label"],
+                train=True,
+                mutable=["batch_moments", "batch_stats", "spectral"],
+            )
+            return changed
+
+        return standing_statistics(one_pass, variables, jnp.arange(self.standing))
+
+    def sheets(self) -> dict[str, Callable[[Sample, Any, Request], Sheet]]:
+        """``grid``, ``truncation``, ``latents`` and ``classes``."""
+        return {
+            "grid": self._grid,
+            "truncation": self._truncation,
+            "latents": self._latents,
+            "classes": self._classes,
+        }
+
+    def _grid(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        return sheets.class_grid(
+            self._labelled(sample),
+            key,
+            self._columns(request),
+            request.rows,
+            self.generator.latent_dim,
+            truncation_threshold=request.truncation,
+            shared=False,
+            names=request.names,
+        )
+
+    def _truncation(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        return sheets.truncation_sheet(
+            self._labelled(sample),
+            key,
+            self._columns(request),
+            min(request.rows, 2),
+            self.generator.latent_dim,
+            names=request.names,
+        )
+
+    def _latents(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        return sheets.latent_interpolation(
+            self._labelled(sample),
+            key,
+            self._columns(request),
+            STEPS,
+            self.generator.latent_dim,
+            truncation_threshold=request.truncation,
+            names=request.names,
+        )
+
+    def _classes(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        columns = self._columns(request)
+        return sheets.class_interpolation(
+            self._labelled(sample),
+            key,
+            list(zip(columns, columns[1:] + columns[:1])),
+            STEPS,
+            self.generator.latent_dim,
+            self.generator.classes,
+            truncation_threshold=request.truncation,
+            names=request.names,
+        )
+
+    def _columns(self, request: Request) -> tuple[int, ...]:
+        return request.classes or tuple(range(min(self.generator.classes, COLUMNS)))
+
+    @staticmethod
+    def _labelled(sample: Sample) -> Callable[[Float[Array, "n d"], Array], Array]:
+        return lambda z, label: sample({"z": z, "label": label})

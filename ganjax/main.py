@@ -1,0 +1,118 @@
+"""The command line.
+
+python -m ganjax.main --config=configs/biggan.py                     # train, or continue
+python -m ganjax.main --mode=sample --workdir=runs/biggan            # a grid from a run
+python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
+"""
+
+import pathlib
+import sys
+
+from ganjax import environment
+
+environment.prepare()  # before anything looks for devices
+
+from absl import flags, logging  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from ganjax import config as configs  # noqa: E402
+
+CONFIG = flags.DEFINE_string(
+    "config", None, "Config file, as configs/biggan.py or configs/biggan.py:shapes."
+)
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<config> without it.")
+N = flags.DEFINE_integer("n", 0, "sample: write so many single pictures instead of a sheet.")
+SHEET = flags.DEFINE_string("sheet", "grid", "sample: which of the family's pictures.")
+CLASSES = flags.DEFINE_list("classes", [], "sample: class numbers; all without it.")
+TRUNCATION = flags.DEFINE_float("truncation", None, "sample: threshold for resampling latents.")
+SEED = flags.DEFINE_integer("seed", 0, "sample: of the latents.")
+ROWS = flags.DEFINE_integer("rows", 8, "sample: rows of a sheet.")
+CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step; the newest without it.")
+OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; in the workdir without.")
+
+
+def main(overrides: dict[str, str]) -> None:
+    """Runs a mode; a mistake of the user's ends it with one paragraph and status 2."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        {"train": _train, "sample": _sample}[MODE.value](overrides)
+    except configs.ConfigError:
+        raise
+    except (ValueError, OSError, RuntimeError) as error:
+        if logging.level_debug():
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _config(overrides: dict[str, str]) -> ConfigDict:
+    if CONFIG.value is None:
+        raise configs.ConfigError("Give --config=configs/biggan.py, or another config file.")
+    return configs.override(configs.load(CONFIG.value), overrides)
+
+
+def _train(overrides: dict[str, str]) -> None:
+    from ganjax.parallel import mesh
+    from ganjax.train import train
+
+    config = _config(overrides)
+    mesh.start()
+    train(config, _workdir())
+
+
+def _sample(overrides: dict[str, str]) -> None:
+    from ganjax import generate
+    from ganjax.family import Request
+    from ganjax.logs import write_png
+    from ganjax.sampling.grid import draw
+
+    if overrides:
+        raise configs.ConfigError(
+            f"--config.{next(iter(overrides))} changes a run; a sample takes the run's own config."
+        )
+    workdir = _workdir()
+    model = generate.load(workdir, CHECKPOINT.value)
+    classes = _classes(model.config.data.get("classes"))
+    if N.value:
+        folder = pathlib.Path(OUT.value or workdir / "samples" / f"seed{SEED.value}")
+        folder.mkdir(parents=True, exist_ok=True)
+        images = model.sample(
+            N.value, seed=SEED.value, classes=classes, truncation=TRUNCATION.value
+        )
+        for index, image in enumerate(images):
+            write_png(folder / f"{index:06d}.png", draw(image[None], 1, scale=1))
+        print(f"{N.value} pictures in {folder}")
+        return
+    request = Request(classes, TRUNCATION.value, rows=ROWS.value)
+    sheet = model.sheet(SHEET.value, seed=SEED.value, request=request)
+    path = pathlib.Path(OUT.value or workdir / "samples" / f"{SHEET.value}-seed{SEED.value}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, model.draw(sheet))
+    print(path)
+
+
+def _workdir() -> pathlib.Path:
+    if WORKDIR.value:
+        return pathlib.Path(WORKDIR.value)
+    if CONFIG.value is None:
+        raise configs.ConfigError("Give --workdir, the directory that training printed.")
+    file, _, preset = CONFIG.value.partition(":")
+    name = pathlib.Path(file).stem + (f"-{preset}" if preset else "")
+    return pathlib.Path("runs") / name
+
+
+def _classes(known: int | None) -> tuple[int, ...]:
+    classes = []
+    for text in CLASSES.value:
+        if not text.strip().isdecimal() or (known and int(text) >= known):
+            raise configs.ConfigError(
+                f"--classes={text}: numbers from 0 to {known - 1 if known else '...'} are wanted, "
+                "as --classes=3,5."
+            )
+        classes.append(int(text))
+    return tuple(classes)
+
+
+if __name__ == "__main__":
+    configs.run(main)

@@ -1,0 +1,92 @@
+"""A family's train step over a mesh: the very program that is trained, planned and benchmarked."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ganjax.adversarial.phases import Step, items_per_step, make_step, streams
+from ganjax.adversarial.state import TrainState
+from ganjax.family import Family
+from ganjax.parallel.mesh import batch_sharding, check_batch, replicated
+from ganjax.parallel.rules import Rule, fsdp, replicate, shardings
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The train step with everything that it takes, as shapes with their places.
+
+    Attributes:
+      step: jitted; ``step(state, batches, key, due=...)``; the state is donated.
+      state: the abstract state.
+      batches: the abstract batch of each stream.
+      key: the abstract random key.
+      items: samples of the real stream that a step consumes.
+    """
+
+    step: Step
+    state: TrainState
+    batches: dict[str, Any]
+    key: Any
+    items: int
+
+    def place(self, state: TrainState) -> TrainState:
+        """A state of this run's shapes, on its devices."""
+        return jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, self.state))
+
+
+def assemble(family: Family, mesh: Mesh) -> Program:
+    """Bind a family to a mesh.
+
+    Raises:
+      ValueError: a batch that the data-like axes of the mesh do not divide, or a parameter that
+        no rule places.
+    """
+    for phase in family.phases:
+        check_batch(phase.size, mesh, f"The microbatch of phase {phase.name!r} (from config.train)")
+    state = family.abstract_state()
+    # Parameters that the family places nowhere are split where the config asks for FSDP.
+    rest = Rule("", fsdp() if "fsdp" in mesh.shape else replicate)
+    places = shardings(state, (*family.rules, rest), mesh)
+    everywhere = replicated(mesh)
+    samples = batch_sharding(mesh, leading=0)
+
+    def constrain(draws):
+        def lay_out(leaf):
+            if leaf.ndim and leaf.shape[0] % mesh.size == 0:
+                return jax.lax.with_sharding_constraint(leaf, samples)
+            return leaf
+
+        return jax.tree.map(lay_out, draws)
+
+    step = make_step(
+        family.phases,
+        family.optimizers,
+        family.ema,
+        unroll=mesh.devices.flat[0].platform == "cpu",
+        constrain=constrain,
+    )
+    batches = {
+        stream: {
+            name: jax.ShapeDtypeStruct(
+                (*shape, *leaf.shape), leaf.dtype, sharding=batch_sharding(mesh)
+            )
+            for name, leaf in family.item.items()
+        }
+        for stream, shape in streams(family.phases).items()
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return Program(
+        step=jax.jit(
+            step, static_argnames="due", donate_argnums=0, out_shardings=(places, everywhere)
+        ),
+        state=jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            state,
+            places,
+        ),
+        batches=batches,
+        key=jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
+        items=items_per_step(family.phases),
+    )
