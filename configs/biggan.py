@@ -128,7 +128,7 @@ def digits():
 def shapes():
     """As digits, in colour."""
     config = digits()
-    config.data.update(source="shapes", channels=3, classes=6)
+    config.data.update(source="shapes", channels=3, classes=10)
     return config
 
 

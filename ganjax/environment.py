@@ -6,7 +6,7 @@ import importlib.util
 import os
 
 # Brings back the fast convolutions of XLA's CPU compiler: a BigGAN step on two cores takes 0.8 of
-# the time (docs/performance.md). An unknown XLA flag aborts the process, so only where it was tried.
+# the time (CHANGELOG.md). An unknown XLA flag aborts the process: set only where it was tried.
 CPU_CONVOLUTION_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 CPU_CONVOLUTION_VALUE = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 TRIED_JAXLIB = ("0.10.2", "0.11.2")

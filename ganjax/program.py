@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from ganjax.adversarial.phases import Step, items_per_step, make_step, streams
+from ganjax.adversarial.phases import items_per_step, make_step, streams
 from ganjax.adversarial.state import TrainState
 from ganjax.family import Family
 from ganjax.parallel.mesh import batch_sharding, check_batch, replicated
@@ -25,7 +25,7 @@ class Program:
       items: samples of the real stream that a step consumes.
     """
 
-    step: Step
+    step: Any
     state: TrainState
     batches: dict[str, Any]
     key: Any

@@ -100,6 +100,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
                         losses = {k: v for k, v in values.items() if k.endswith("/loss")}
                         progress.update(images, losses)
                         pending = []
+                        checkpoints.check()
                     else:
                         progress.update(images)
 

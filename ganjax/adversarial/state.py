@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import flax
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,7 @@ from jaxtyping import Array
 Variables = Mapping[str, Any]
 
 
-@flax.struct.dataclass
-class Player:
+class Player(flax.struct.PyTreeNode):
     """One network in play.
 
     Attributes:
@@ -36,9 +34,10 @@ class Player:
         return {"params": self.params, **self.collections}
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All of a run: nothing outside it influences the next step but the seed and the data.
+
+    Leaves are arrays, or shapes of arrays.
 
     Attributes:
       step: steps taken.
@@ -48,8 +47,8 @@ class TrainState:
       extras: scalars of the game (the path-length mean, ADA's p, ...).
     """
 
-    step: Array
-    items: Array
+    step: Any
+    items: Any
     players: dict[str, Player]
     ema: Any
     extras: dict[str, Any]

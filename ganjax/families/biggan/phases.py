@@ -21,7 +21,7 @@ G_SIDE = ("batch_stats", "spectral")
 D_SIDE = ("spectral",)
 WRITES = ("g/batch_stats", "g/spectral", "d/spectral")
 
-Judge = Callable[..., tuple[Array, Array, dict[str, Any]]]
+Judge = Callable[..., tuple[Array, Array, Any]]
 
 
 def judge_together(
@@ -31,7 +31,7 @@ def judge_together(
     real_labels: Int[Array, "n"],
     fake: Float[Array, "n h w c"],
     fake_labels: Int[Array, "n"],
-) -> tuple[Array, Array, dict[str, Any]]:
+) -> tuple[Array, Array, Any]:
     """Logits of real and fake images from one pass, hence one power iteration.
 
     The two are interleaved: unlike a concatenation this keeps each sample on its device, so a
@@ -54,7 +54,7 @@ def judge_apart(
     real_labels: Int[Array, "n"],
     fake: Float[Array, "m h w c"],
     fake_labels: Int[Array, "m"],
-) -> tuple[Array, Array, dict[str, Any]]:
+) -> tuple[Array, Array, Any]:
     """The official ``split_D``: fakes first, then reals, a power iteration each."""
     fake_logits, side = discriminator.apply(variables, fake, fake_labels, mutable=list(D_SIDE))
     variables = {**variables, **side}

@@ -43,7 +43,7 @@ class Sampling:
 
     def sample(self, variables: Mapping[str, Any], draws: Mapping[str, Array]) -> Array:
         """Images [n, h, w, c] in [-1, 1], float32. Labels may be mixtures Float[n, classes]."""
-        images = self.generator.apply(variables, draws["z"], draws["label"], train=False)
+        images: Any = self.generator.apply(variables, draws["z"], draws["label"], train=False)
         return images.astype(jnp.float32)
 
     def ready(self, variables: Mapping[str, Any], key: Any, request: Request) -> dict[str, Any]:
