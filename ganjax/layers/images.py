@@ -6,8 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 
-def to_float(images: UInt8[Array, "*shape"], dtype: Any = jnp.float32) -> Float[Array, "*shape"]:
-    """Bytes 0..255 to [-1, 1]: 0 is -1 and 255 is 1."""
+def to_float(
+    images: UInt8[Array, "*shape"] | Float[Array, "*shape"], dtype: Any = jnp.float32
+) -> Float[Array, "*shape"]:
+    """Bytes 0..255 to [-1, 1]: 0 is -1 and 255 is 1; floats are taken to be there already."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
     # The arithmetic is in float32 at least: bfloat16 has fewer steps than a byte near 1.
     wide = jnp.promote_types(dtype, jnp.float32)
     return (images.astype(wide) / 127.5 - 1.0).astype(dtype)

@@ -1,0 +1,158 @@
+"""The Frechet distance between two Gaussians, and the moments that it compares.
+
+Everything here is float64 on the host. The distance of N(m1, S1) and N(m2, S2) is
+
+    |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
+
+(Dowson and Landau 1982; FID: Heusel et al. 2017). S1 S2 is not symmetric, and its general matrix
+square root (`scipy.linalg.sqrtm`) turns complex or NaN where a covariance is singular, which is
+any covariance of fewer samples than features. S1 S2 has the eigenvalues of the symmetric
+positive semi-definite R^T S2 R for any R with R R^T = S1, so that two symmetric
+eigendecompositions give the trace: always real, never NaN, and about twice as fast.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float, Shaped
+
+
+@dataclasses.dataclass
+class Moments:
+    """Count, mean and scatter of a stream of feature vectors.
+
+    The scatter is the sum of (x - mean)(x - mean)^T, kept about the running mean (Chan, Golub
+    and LeVeque 1979): unlike E[xx^T] - mm^T it does not cancel when the mean is large. Any order
+    and any split of the stream gives the same moments up to rounding (1e-15 relative).
+    """
+
+    count: int
+    mean: Float[np.ndarray, "d"]
+    scatter: Float[np.ndarray, "d d"]
+
+    @classmethod
+    def empty(cls, dim: int) -> "Moments":
+        return cls(0, np.zeros(dim), np.zeros((dim, dim)))
+
+    @classmethod
+    def of(cls, features: Shaped[np.ndarray, "n d"]) -> "Moments":
+        """The moments of features that fit in memory."""
+        moments = cls.empty(features.shape[1])
+        moments.update(features)
+        return moments
+
+    def update(self, features: Shaped[np.ndarray, "n d"]) -> None:
+        """Count in more feature vectors; padding rows must have been cut off.
+
+        Raises:
+          ValueError: another width, or a feature that is not finite.
+        """
+        x = np.asarray(features, np.float64)
+        if x.shape[1] != self.mean.size:
+            raise ValueError(
+                f"features of width {x.shape[1]} for moments of width {self.mean.size}; they come"
+                " from another network or layer"
+            )
+        finite = np.isfinite(x).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"features of item {self.count + int(np.argmin(finite))} are not finite"
+                f" ({int((~finite).sum())} of {len(x)} items in this batch); look at its image"
+            )
+        if len(x):
+            self._combine(len(x), x.mean(axis=0), x - x.mean(axis=0))
+
+    def merge(self, other: "Moments") -> None:
+        """Count in another stream's moments."""
+        if other.mean.size != self.mean.size:
+            raise ValueError(
+                f"moments of widths {self.mean.size} and {other.mean.size} cannot be merged; take"
+                " both from the same network and layer"
+            )
+        if other.count:
+            self._combine(other.count, other.mean, None)
+            self.scatter += other.scatter
+
+    def _combine(self, count: int, mean: np.ndarray, centred: np.ndarray | None) -> None:
+        total = self.count + count
+        shift = mean - self.mean
+        # The two means' own scatter is one more row, so that one product does all of it.
+        rows = np.sqrt(self.count / total * count) * shift[None]
+        if centred is not None:
+            rows = np.concatenate([rows, centred])
+        self.scatter += rows.T @ rows
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    def covariance(self, ddof: int = 1) -> Float[np.ndarray, "d d"]:
+        """The covariance: over n - 1 (torch-fidelity, TTUR) or, with ddof=0, n (NVIDIA)."""
+        if self.count <= ddof:
+            raise ValueError(
+                f"a covariance of {self.count} samples; at least {ddof + 1} are wanted"
+            )
+        return self.scatter / (self.count - ddof)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """For a file of statistics; `from_arrays` reads it back."""
+        return {"count": np.array(self.count), "mean": self.mean, "scatter": self.scatter}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Moments":
+        return cls(
+            int(arrays["count"]),
+            np.array(arrays["mean"], np.float64),
+            np.array(arrays["scatter"], np.float64),
+        )
+
+
+def frechet_distance(
+    mean_a: Float[np.ndarray, "d"],
+    covariance_a: Float[np.ndarray, "d d"],
+    mean_b: Float[np.ndarray, "d"],
+    covariance_b: Float[np.ndarray, "d d"],
+) -> float:
+    """The squared Frechet distance, as FID and FVD state it: real, and never below zero.
+
+    Raises:
+      ValueError: moments that are not finite.
+    """
+    for name, value in {
+        "first mean": mean_a,
+        "first covariance": covariance_a,
+        "second mean": mean_b,
+        "second covariance": covariance_b,
+    }.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"the {name} is not finite")
+    overlap = trace_sqrt_product(covariance_a, covariance_b)
+    shift = np.asarray(mean_a, np.float64) - np.asarray(mean_b, np.float64)
+    distance = shift @ shift + np.trace(covariance_a) + np.trace(covariance_b) - 2 * overlap
+    return max(float(distance), 0.0)  # rounding leaves about -1e-14 for equal moments
+
+
+def trace_sqrt_product(
+    covariance_a: Float[np.ndarray, "d d"], covariance_b: Float[np.ndarray, "d d"]
+) -> float:
+    """tr (A B)^(1/2) of two symmetric positive semi-definite matrices, of any rank.
+
+    Eigenvalues that rounding made negative count as zero. Those that it made positive add at
+    most about 1e-8 sqrt(tr A tr B) each.
+    """
+    values, vectors = scipy.linalg.eigh(np.asarray(covariance_a, np.float64))
+    kept = values > 0
+    root = vectors[:, kept] * np.sqrt(values[kept])  # [d, r], root @ root.T = A
+    inner = root.T @ np.asarray(covariance_b, np.float64) @ root
+    squares = scipy.linalg.eigvalsh((inner + inner.T) / 2) if kept.any() else np.zeros(0)
+    return float(np.sqrt(np.maximum(squares, 0)).sum())
+
+
+def distance(a: Moments, b: Moments, ddof: int = 1) -> float:
+    """The Frechet distance of two streams' moments; `ddof` as in `Moments.covariance`."""
+    if a.mean.size != b.mean.size:
+        raise ValueError(
+            f"moments of widths {a.mean.size} and {b.mean.size} have no distance; take both from"
+            " the same network and layer"
+        )
+    return frechet_distance(a.mean, a.covariance(ddof), b.mean, b.covariance(ddof))

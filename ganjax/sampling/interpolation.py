@@ -1,0 +1,65 @@
+"""Paths between two points: straight, or along the sphere."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Interpolation = Callable[[Array, Array, Array], Array]
+
+# Below this sine the sphere is flat (or the points are opposite, with no shortest arc).
+_FLAT = 1e-6
+
+
+def linear(
+    a: Float[Array, "*n d"], b: Float[Array, "*n d"], t: Float[Array, "*n"]
+) -> Float[Array, "*n d"]:
+    """The point at `t` in [0, 1] of the straight line from `a` to `b`."""
+    t = jnp.asarray(t)[..., None]
+    return a + t * (b - a)
+
+
+def spherical(
+    a: Float[Array, "*n d"], b: Float[Array, "*n d"], t: Float[Array, "*n"]
+) -> Float[Array, "*n d"]:
+    """The point at `t` in [0, 1] of the arc from `a` to `b` (White 2016, "slerp").
+
+    High-dimensional normals lie near a sphere: the straight line between two of them passes
+    through lengths that G never saw, the arc does not. Parallel, opposite or zero points have
+    no arc of their own: they take the straight line.
+    """
+    t = jnp.asarray(t)[..., None]
+    toward_a, toward_b = _unit(a), _unit(b)
+    # Between nearly opposite points arccos of the dot product is 6 % off in float32.
+    angle = 2 * jnp.arctan2(_norm(toward_a - toward_b), _norm(toward_a + toward_b))
+    sine = jnp.sin(angle)
+    flat = (sine < _FLAT) | (_norm(a) == 0) | (_norm(b) == 0)
+    safe = jnp.where(flat, 1.0, sine)
+    arc = (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / safe
+    return jnp.where(flat, a + t * (b - a), arc)
+
+
+def path(
+    a: Float[Array, "*n d"],
+    b: Float[Array, "*n d"],
+    points: int,
+    between: Interpolation = spherical,
+) -> Float[Array, "*n points d"]:
+    """`points` equally spaced points from `a` to `b`, both ends included."""
+    if points < 2:
+        raise ValueError(f"a path of {points} points; at least 2 (its ends) are wanted")
+    t = jnp.broadcast_to(jnp.linspace(0.0, 1.0, points), (*a.shape[:-1], points))
+    return between(
+        jnp.broadcast_to(a[..., None, :], (*t.shape, a.shape[-1])),
+        jnp.broadcast_to(b[..., None, :], (*t.shape, b.shape[-1])),
+        t,
+    )
+
+
+def _norm(x: Array) -> Array:
+    return jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _unit(x: Array) -> Array:
+    norm = _norm(x)
+    return x / jnp.where(norm == 0, 1.0, norm)

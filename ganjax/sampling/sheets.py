@@ -1,0 +1,180 @@
+"""Sheets of samples: what to sample, where it goes, and what to write above and beside it.
+
+A sheet asks its caller for one thing, `sample(z, labels) -> images`, and knows no network.
+Labels are class indices, or weights over the classes (rows of a mixture), which is how a class
+embedding is interpolated: weights times the table is a straight line between two of its rows.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ganjax.sampling import interpolation, truncation
+from ganjax.sampling.truncation import Key
+
+Labels = Int[Array | np.ndarray, "n"] | Float[Array | np.ndarray, "n classes"]
+Sample = Callable[[Array, Array], Array]  # (z [n, d], labels) -> images [n, h, w, c] in [-1, 1]
+
+# Figure 2 of the BigGAN paper.
+PAPER_THRESHOLDS = (2.0, 1.5, 1.0, 0.5, 0.04)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """Images in reading order: left to right, then top to bottom.
+
+    Attributes:
+      images: float32 in [-1, 1].
+      columns: images in a row.
+      column_titles: one a column, or none at all.
+      row_titles: one a row ("" where a row goes on with the block above), or none at all.
+    """
+
+    images: Float[np.ndarray, "n h w c"]
+    columns: int
+    column_titles: tuple[str, ...] = ()
+    row_titles: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return len(self.images) // self.columns
+
+
+def in_chunks(
+    sample: Sample,
+    z: Float[Array | np.ndarray, "n d"],
+    labels: Labels,
+    chunk: int = 64,
+) -> Float[np.ndarray, "n h w c"]:
+    """`sample` over n items in chunks of one size, so that one compiled program serves.
+
+    The last chunk is filled up with repeats of its last item, which are then dropped: harmless
+    to a generator in evaluation mode, where no item sees another.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; at least 1 image at a time is wanted")
+    n = len(z)
+    if n == 0 or len(labels) != n:
+        raise ValueError(f"{n} latents with {len(labels)} labels; as many, and at least 1, wanted")
+    images = []
+    for start in range(0, n, chunk):
+        rows = jnp.minimum(jnp.arange(start, start + chunk), n - 1)
+        made = sample(jnp.asarray(z)[rows], jnp.asarray(labels)[rows])
+        images.append(np.asarray(made, np.float32)[: n - start])
+    return np.concatenate(images)
+
+
+def class_grid(
+    sample: Sample,
+    key: Key,
+    classes: Sequence[int],
+    rows: int,
+    latent_dim: int,
+    *,
+    truncation_threshold: float | None = None,
+    shared: bool = True,
+    names: Sequence[str] = (),
+    chunk: int = 64,
+) -> Sheet:
+    """One class a column.
+
+    Args:
+      shared: every image of a row has the row's latent, so that a row shows what the class
+        alone changes; else every image has its own.
+      names: the names of all classes; the columns' titles (their numbers without it).
+    """
+    columns = len(classes)
+    if shared:
+        z = truncation.latents(key, 0, rows, latent_dim, truncation_threshold)
+        z = jnp.repeat(z, columns, axis=0)
+    else:
+        z = truncation.latents(key, 0, rows * columns, latent_dim, truncation_threshold)
+    labels = np.tile(np.asarray(classes, np.int32), rows)
+    return Sheet(in_chunks(sample, z, labels, chunk), columns, _titles(classes, names))
+
+
+def truncation_sheet(
+    sample: Sample,
+    key: Key,
+    classes: Sequence[int],
+    rows: int,
+    latent_dim: int,
+    *,
+    thresholds: Sequence[float] = PAPER_THRESHOLDS,
+    names: Sequence[str] = (),
+    chunk: int = 64,
+) -> Sheet:
+    """A block of `rows` rows a threshold, one class a column (BigGAN, Figure 2).
+
+    The same items throughout: image (row, column) of one block is that of another with its
+    latent squeezed, so that a column read downwards shows variety turn into typicality.
+    """
+    columns = len(classes)
+    z = jnp.concatenate(
+        [truncation.latents(key, 0, rows * columns, latent_dim, t) for t in thresholds]
+    )
+    labels = np.tile(np.asarray(classes, np.int32), rows * len(thresholds))
+    row_titles = tuple(f"{t:g}" if row == 0 else "" for t in thresholds for row in range(rows))
+    images = in_chunks(sample, z, labels, chunk)
+    return Sheet(images, columns, _titles(classes, names), row_titles)
+
+
+def latent_interpolation(
+    sample: Sample,
+    key: Key,
+    classes: Sequence[int],
+    columns: int,
+    latent_dim: int,
+    *,
+    truncation_threshold: float | None = None,
+    between: interpolation.Interpolation = interpolation.spherical,
+    names: Sequence[str] = (),
+    chunk: int = 64,
+) -> Sheet:
+    """Class fixed, z moves: a row a class, from one latent at the left to another at the right."""
+    rows = len(classes)
+    ends = truncation.latents(key, 0, 2 * rows, latent_dim, truncation_threshold)
+    z = interpolation.path(ends[0::2], ends[1::2], columns, between)  # [rows, columns, d]
+    labels = np.repeat(np.asarray(classes, np.int32), columns)
+    images = in_chunks(sample, z.reshape(rows * columns, latent_dim), labels, chunk)
+    return Sheet(images, columns, (), _titles(classes, names))
+
+
+def class_interpolation(
+    sample: Sample,
+    key: Key,
+    pairs: Sequence[tuple[int, int]],
+    columns: int,
+    latent_dim: int,
+    num_classes: int,
+    *,
+    truncation_threshold: float | None = None,
+    names: Sequence[str] = (),
+    chunk: int = 64,
+) -> Sheet:
+    """z fixed, the class moves: a row a pair of classes, from the first to the second.
+
+    `sample` is called with mixtures, Float[n, num_classes]: the class embedding goes straight
+    from one to the other.
+    """
+    rows = len(pairs)
+    z = truncation.latents(key, 0, rows, latent_dim, truncation_threshold)
+    ends = jax.nn.one_hot(np.asarray(pairs, np.int32), num_classes)  # [rows, 2, classes]
+    mixtures = interpolation.path(ends[:, 0], ends[:, 1], columns, interpolation.linear)
+    images = in_chunks(
+        sample,
+        jnp.repeat(z, columns, axis=0),
+        mixtures.reshape(rows * columns, num_classes),
+        chunk,
+    )
+    first, second = zip(*pairs)
+    row_titles = tuple(f"{a} to {b}" for a, b in zip(_titles(first, names), _titles(second, names)))
+    return Sheet(images, columns, (), row_titles)
+
+
+def _titles(classes: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(names[i] if names else str(i) for i in classes)
