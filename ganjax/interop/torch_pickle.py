@@ -163,7 +163,7 @@ def _read_zip(file: BinaryIO) -> Any:
         if len(pickles) != 1:
             raise ValueError("a zip file without a data.pkl of its own is no PyTorch checkpoint")
         root = pickles[0].removesuffix("data.pkl")
-        order = sys.byteorder if f"{root}byteorder" not in names else None
+        order: str = sys.byteorder if f"{root}byteorder" not in names else ""
         order = order or archive.read(f"{root}byteorder").decode()
         if order != "little":
             raise ValueError(f"byte order {order!r} is not supported, only 'little'")

@@ -152,7 +152,7 @@ def init_on_host(
         ValueError: a variable was not made by an initializer of this file.
     """
     if isinstance(key, jax.core.Tracer):
-        return module.init(key, *args, method=method, **kwargs)
+        return dict(module.init(key, *args, method=method, **kwargs))
     declared: dict[str, Any] = {}
 
     def trace(*inputs: Any) -> Any:

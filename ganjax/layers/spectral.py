@@ -30,7 +30,9 @@ def singular_values(
         vectors as constants.
     """
     fixed = lax.stop_gradient(matrix)
-    sigmas, us, vs = [], [], []
+    sigmas: list[Array] = []
+    us: list[Array] = []
+    vs: list[Array] = []
     for vector in lax.stop_gradient(u):
         v = _normalise(_orthogonalise(_product(fixed, vector), vs), eps)
         vs.append(v)

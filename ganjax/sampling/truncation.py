@@ -42,7 +42,7 @@ def scaled_truncated_normal(
     """`truncation` times a normal truncated to [-2, 2] (TF-Hub, pytorch-pretrained-BigGAN)."""
     if isinstance(truncation, int | float):
         check_truncation(truncation)
-    return truncation * truncated_normal(key, shape, SCALED_THRESHOLD)
+    return jnp.asarray(truncation) * truncated_normal(key, shape, SCALED_THRESHOLD)
 
 
 def pretrained_biggan_latents(

@@ -1,0 +1,227 @@
+"""Built-in data that needs no download: ``digits`` (real) and ``shapes`` (procedural)."""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ganjax.data.transforms import Item
+
+# Digits keep this share of the picture's shorter side; the rest is margin.
+_DIGIT_SPAN = 0.84
+# Digits are rendered up to this size once; larger targets are resized from there.
+_DIGIT_PIXELS = 128
+
+
+class Digits:
+    """The 1,797 handwritten digits that scikit-learn ships, drawn anew at a target's size.
+
+    The originals are 8x8 counts (0..16) of the inked pixels of a 32x32 bitmap (Alpaydin and Kaynak,
+    "Optical recognition of handwritten digits", UCI 1998). They are interpolated by a cubic and
+    pushed through a soft threshold, which gives back crisp strokes over the whole range 0..255.
+
+    Args:
+      resolution: (height, width) in pixels. Above 128 pixels a smaller picture of the same aspect
+        ratio is returned.
+    """
+
+    name = "digits"
+
+    def __init__(self, resolution: tuple[int, int] = (32, 32)):
+        from sklearn.datasets import load_digits
+
+        shrink = min(1.0, _DIGIT_PIXELS / max(resolution))
+        height, width = (max(1, round(side * shrink)) for side in resolution)
+        digits = load_digits()
+        ink = digits.images.astype(np.float32) / 16  # [i, 8, 8]
+        side = min(height, width) * _DIGIT_SPAN
+        rows, columns = _cubic(8, height, side), _cubic(8, width, side)
+        sharp = np.einsum("hr,irs,ws->ihw", rows, ink, columns, optimize=True)
+        edge = np.clip((sharp - 0.1) / 0.8, 0, 1)
+        self._images = np.round(255 * edge * edge * (3 - 2 * edge)).astype(np.uint8)[..., None]
+        self._labels = digits.target.astype(np.int32)
+        self.classes = tuple(str(digit) for digit in range(10))
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Item:
+        return {"image": self._images[index], "label": self._labels[index]}
+
+    def describe(self, index: int) -> str:
+        return f"digit {index}"
+
+    def fingerprint(self) -> str:
+        return "digits-1"
+
+
+def _cubic(count: int, pixels: int, span: float) -> Float[np.ndarray, "pixels count"]:
+    """The matrix that interpolates ``count`` samples over the middle ``span`` of ``pixels``.
+
+    Keys' cubic with a = -1/2; outside of the samples everything is zero.
+    """
+    centres = (np.arange(pixels) + 0.5 - pixels / 2) * count / span + count / 2 - 0.5
+    t = np.abs(centres[:, None] - np.arange(count))
+    near = 1.5 * t**3 - 2.5 * t**2 + 1
+    far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    return np.where(t <= 1, near, np.where(t < 2, far, 0)).astype(np.float32)
+
+
+SHAPES = (
+    "circle",
+    "square",
+    "triangle",
+    "pentagon",
+    "star",
+    "cross",
+    "ring",
+    "crescent",
+    "heart",
+    "leaf",
+)
+COLORS = {
+    "red": (229, 57, 53),
+    "orange": (251, 140, 0),
+    "yellow": (253, 216, 53),
+    "green": (67, 160, 71),
+    "cyan": (38, 198, 218),
+    "blue": (30, 106, 229),
+    "purple": (142, 68, 205),
+    "pink": (240, 98, 146),
+    "white": (245, 245, 245),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What a picture of ``shapes`` shows; image and label are rendered from it.
+
+    Lengths are in halves of the picture's shorter side, the origin is the centre, y points up.
+    """
+
+    shape: int  # index into SHAPES
+    color: str  # a key of COLORS
+    x: float
+    y: float
+    size: float  # radius of the circle around the shape
+    rotation: float  # radians, counterclockwise
+    backdrop: tuple[float, float, float]  # RGB in [0, 1]
+    glow: float  # direction in which the backdrop gets brighter, radians
+
+
+class Shapes:
+    """Coloured shapes on soft backdrops: item ``i`` is a pure function of ``(seed, i)``.
+
+    The label is the shape; colour, place, size, rotation and backdrop vary freely.
+
+    Args:
+      resolution: (height, width) in pixels.
+      count: number of items.
+      seed: another seed gives another set, for instance to measure on.
+    """
+
+    name = "shapes"
+    classes: tuple[str, ...] = SHAPES
+
+    def __init__(self, resolution: tuple[int, int] = (32, 32), count: int = 50_000, seed: int = 0):
+        self.resolution = resolution
+        self.count = count
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Item:
+        scene = self.scene(index)
+        return {"image": render(scene, self.resolution), "label": np.asarray(scene.shape, np.int32)}
+
+    def scene(self, index: int) -> Scene:
+        """The description of item ``index``."""
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
+        # The order of the draws is the data set: new attributes draw at the end.
+        u = rng.random(10).tolist()
+        size = 0.35 + 0.3 * u[2]
+        room = 0.95 - size
+        return Scene(
+            shape=int(u[0] * len(SHAPES)),
+            color=list(COLORS)[int(u[1] * len(COLORS))],
+            x=room * (2 * u[3] - 1),
+            y=room * (2 * u[4] - 1),
+            size=size,
+            rotation=2 * math.pi * u[5],
+            backdrop=(0.05 + 0.25 * u[6], 0.05 + 0.25 * u[7], 0.08 + 0.3 * u[8]),
+            glow=2 * math.pi * u[9],
+        )
+
+    def describe(self, index: int) -> str:
+        return f"shape {index}"
+
+    def fingerprint(self) -> str:
+        return f"shapes-1-{self.seed}-{self.count}"
+
+
+def render(scene: Scene, resolution: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """Draws a scene with smooth edges, at any (height, width)."""
+    height, width = resolution
+    half = min(height, width) / 2
+    x = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / half)[None, :]
+    y = ((height / 2 - np.arange(height, dtype=np.float32) - 0.5) / half)[:, None]
+    light = 1 + 0.35 * (math.cos(scene.glow) * x + math.sin(scene.glow) * y)
+    ground = 255 * light[..., None] * np.asarray(scene.backdrop, np.float32)
+    cos, sin = math.cos(scene.rotation) / scene.size, math.sin(scene.rotation) / scene.size
+    x, y = x - scene.x, y - scene.y
+    distance = _distance(SHAPES[scene.shape], cos * x + sin * y, cos * y - sin * x)
+    cover = np.clip(0.5 - distance * (scene.size * half), 0, 1)[..., None]
+    color = np.asarray(COLORS[scene.color], np.float32)
+    return np.clip(ground + cover * (color - ground) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _distance(
+    shape: str, x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w"]:
+    """Signed distance to the edge of a shape in the unit circle, negative inside.
+
+    Exact near the edge, which is all that anti-aliasing needs.
+    """
+    if shape == "circle":
+        return np.hypot(x, y) - 0.9
+    if shape == "square":
+        return np.maximum(np.abs(x), np.abs(y)) - 0.75
+    if shape == "triangle":
+        return _polygon(x, y, 3, math.cos(math.pi / 3))
+    if shape == "pentagon":
+        return _polygon(x, y, 5, math.cos(math.pi / 5))
+    if shape == "star":
+        return _polygon(x, y, 5, 0.42)
+    if shape == "cross":
+        x, y = np.abs(x), np.abs(y)
+        return np.minimum(np.maximum(x - 0.95, y - 0.3), np.maximum(x - 0.3, y - 0.95))
+    if shape == "ring":
+        return np.abs(np.hypot(x, y) - 0.7) - 0.22
+    if shape == "crescent":
+        return np.maximum(np.hypot(x, y) - 0.95, 0.75 - np.hypot(x - 0.5, y))
+    if shape == "leaf":
+        return np.hypot(np.abs(x) + 0.6, y) - 1.15
+    assert shape == "heart", shape
+    # Two lines that meet below and two half circles above (the outline of I. Quilez's sdHeart).
+    x, y = np.abs(x) / 1.55, y / 1.55 + 0.55
+    lobe = np.hypot(x - 0.25, y - 0.75) - math.sqrt(2) / 4
+    tip = np.maximum(x + y, 0) / 2
+    side = np.minimum(np.hypot(x, y - 1), np.hypot(x - tip, y - tip)) * np.sign(x - y)
+    return 1.55 * np.where(x + y > 1, lobe, side)
+
+
+def _polygon(x: np.ndarray, y: np.ndarray, corners: int, inner: float) -> np.ndarray:
+    """A star whose corners lie at 1 and whose notches lie at radius ``inner``.
+
+    ``inner = cos(pi / corners)`` makes it a regular polygon.
+    """
+    half = math.pi / corners
+    # Fold the plane into the half sector between a corner (angle 0) and a notch (angle `half`).
+    angle = np.abs(np.mod(np.arctan2(x, y) + half, 2 * half) - half)
+    radius = np.hypot(x, y)
+    notch_x, notch_y = inner * math.cos(half), inner * math.sin(half)
+    length = math.hypot(1 - notch_x, notch_y)
+    normal_x, normal_y = notch_y / length, (1 - notch_x) / length
+    return (radius * np.cos(angle) - 1) * normal_x + radius * np.sin(angle) * normal_y

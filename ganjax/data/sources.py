@@ -1,0 +1,146 @@
+"""Where items come from: random access, a dict of arrays an item."""
+
+import dataclasses
+import difflib
+import os
+from typing import Any, Protocol, runtime_checkable
+
+from ganjax.data.demo import Digits, Shapes
+from ganjax.data.transforms import Item
+
+BUILT_IN = ("digits", "shapes")
+SOURCES = (*BUILT_IN, "tfds", "folder", "zip", "records")
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A random-access data set.
+
+    An item is ``{"image": uint8 [h, w, c] of any size, "label": int32 scalar}``, with further
+    fields where a source has them. `__getitem__` is called from several threads, returns the same
+    item at every call, and raises `BrokenItem` for one that cannot be decoded.
+
+    Attributes:
+      name: for messages.
+      classes: the names of the labels; empty where the data has none (every label is then 0).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Item: ...
+
+    def fingerprint(self) -> str:
+        """Changes when the items or their order do."""
+        ...
+
+
+def describe(source: Source, index: int) -> str:
+    """What a person would call an item: its file, where the source knows one."""
+    named = getattr(source, "describe", None)
+    return named(index) if named else f"item {index}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """``config.data``, checked.
+
+    Attributes:
+      source: one of `SOURCES`.
+      path: folder, zip file, or folder of records or of TFDS data sets.
+      name: of a TFDS data set.
+      split: of a TFDS data set.
+      resolution: (height, width) in pixels.
+      channels: 1 or 3.
+      flip: mirror half of the images.
+      max_broken: broken items that are replaced before it is an error.
+      prefetch: batches read ahead.
+      threads: that read and decode; 0 reads in the caller's thread, ``None`` chooses: one for
+        the built-in sources, where more only wait for Python's lock, else one a core up to 16.
+    """
+
+    source: str
+    path: str = ""
+    name: str = ""
+    split: str = "train"
+    resolution: tuple[int, int] = (32, 32)
+    channels: int = 3
+    flip: bool = False
+    max_broken: int = 100
+    prefetch: int = 2
+    threads: int = 1
+
+
+def read_options(config: Any) -> Options:
+    """Reads the attributes of ``config.data`` that `Options` names; absent ones get defaults.
+
+    Raises:
+      ValueError: a value that cannot be; says what came, what was expected and what to set.
+    """
+    values = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(Options)
+        if getattr(config, field.name, None) is not None
+    }
+    source = values.get("source")
+    if source not in SOURCES:
+        close = difflib.get_close_matches(str(source), SOURCES, 1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"config.data.source={source!r} is no source. {hint}Expected one of {list(SOURCES)}."
+        )
+    values["resolution"] = parse_resolution(values.get("resolution", 32))
+    if values.get("channels", 3) not in (1, 3):
+        raise ValueError(
+            f"config.data.channels={values['channels']}: expected 1 (gray) or 3 (RGB)."
+        )
+    for field, least in (("max_broken", 0), ("prefetch", 1), ("threads", 0)):
+        if values.get(field, least) < least:
+            raise ValueError(
+                f"config.data.{field}={values[field]}: expected a whole number from {least} on."
+            )
+    if values.get("threads") is None:
+        values["threads"] = 1 if source in BUILT_IN else min(16, os.cpu_count() or 1)
+    return Options(**values)
+
+
+def parse_resolution(value: Any) -> tuple[int, int]:
+    """``128``, ``"128"``, ``"128x256"`` or ``(128, 256)`` -> (height, width).
+
+    Raises:
+      ValueError: anything else.
+    """
+    try:
+        given = value.lower().split("x") if isinstance(value, str) else value
+        sides = [given] if isinstance(given, int) else [int(side) for side in given]
+        height, width = sides * 2 if len(sides) == 1 else sides
+        if min(height, width) < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"resolution={value!r}: expected pixels, as 128 or as height x width: 128x256."
+        ) from None
+    return height, width
+
+
+def open_source(config: Any) -> Source:
+    """Opens the source that ``config.data`` names.
+
+    Args:
+      config: an object with the attributes of `Options`, such as an ml_collections ConfigDict.
+
+    Raises:
+      ValueError: a wrong option; raised before anything is read.
+      FileNotFoundError: no data at the path; says what to prepare and how.
+    """
+    options = read_options(config)
+    if options.source == "digits":
+        return Digits(options.resolution)
+    if options.source == "shapes":
+        return Shapes(options.resolution)
+    raise ValueError(
+        f"config.data.source={options.source!r} cannot be read by this version yet; "
+        f"set one of {list(BUILT_IN)}."
+    )

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from ganjax.data.demo import SHAPES, Digits, Shapes, render
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Digits((32, 32))
+
+
+def test_digits_are_the_1797_of_scikit_learn(digits):
+    from sklearn.datasets import load_digits
+
+    assert len(digits) == 1797
+    assert digits.classes == tuple("0123456789")
+    labels = [int(digits[i]["label"]) for i in range(len(digits))]
+    np.testing.assert_array_equal(labels, load_digits().target)
+
+
+def test_digits_still_show_their_originals(digits):
+    from sklearn.datasets import load_digits
+
+    originals = load_digits().images.reshape(1797, -1)
+    images = np.stack([digits[i]["image"] for i in range(1797)])[..., 0].astype(float)
+    # The middle 26 of 32 pixels hold the 8x8 grid; average it back.
+    inner = images[:, 3:29, 3:29]
+    back = np.add.reduceat(inner, np.linspace(0, 26, 9)[:-1].round().astype(int), axis=1)
+    back = np.add.reduceat(back, np.linspace(0, 26, 9)[:-1].round().astype(int), axis=2)
+    correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(originals, back.reshape(1797, -1))]
+    assert min(correlations) > 0.8, min(correlations)
+
+
+def test_digits_use_the_whole_range_and_leave_a_margin(digits):
+    images = np.stack([digits[i]["image"] for i in range(len(digits))])
+    assert images.dtype == np.uint8 and images.shape[1:] == (32, 32, 1)
+    assert images.min() == 0 and (images.max(axis=(1, 2, 3)) >= 250).mean() > 0.99
+    assert images[:, [0, -1]].max() == 0 and images[:, :, [0, -1]].max() == 0
+
+
+def test_digits_fill_any_format_without_distortion():
+    wide = Digits((32, 64))[0]["image"]
+    assert wide.shape == (32, 64, 1)
+    np.testing.assert_array_equal(wide[:, 16:48], Digits((32, 32))[0]["image"])
+    assert wide[:, :16].max() == 0
+    assert Digits((512, 256))[0]["image"].shape == (128, 64, 1)
+
+
+def test_shapes_are_a_pure_function_of_seed_and_index():
+    a, b = Shapes(), Shapes()
+    for i in (7, 3, 49_999):
+        np.testing.assert_array_equal(a[i]["image"], b[i]["image"])
+    assert (a[7]["image"] != Shapes(seed=1)[7]["image"]).any()
+    # Growing the set keeps the items that it had.
+    np.testing.assert_array_equal(a[7]["image"], Shapes(count=10)[7]["image"])
+
+
+def test_a_scene_is_pinned():
+    """Runs resume and measure on these pictures: the draws of a scene never change."""
+    scene = Shapes().scene(3)
+    assert (SHAPES[scene.shape], scene.color) == PINNED[:2]
+    np.testing.assert_allclose([scene.x, scene.y, scene.size, scene.rotation], PINNED[2], rtol=1e-9)
+
+
+PINNED = (
+    "star",
+    "cyan",
+    [0.08376322092898722, -0.3491857424628541, 0.5165745699158761, 0.28562306246651004],
+)
+
+
+def test_shapes_label_is_the_shape_and_all_occur_evenly():
+    shapes = Shapes()
+    labels = [shapes.scene(i).shape for i in range(2000)]
+    assert shapes[5]["label"] == labels[5]
+    assert np.bincount(labels, minlength=len(SHAPES)).min() > 150
+
+
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+def test_each_shape_is_drawn_inside_the_picture_and_scales(shape):
+    shapes = Shapes()
+    index = next(i for i in range(1000) if shapes.scene(i).shape == shape)
+    scene = shapes.scene(index)
+    small, large = render(scene, (32, 32)), render(scene, (128, 128))
+    pooled = large.reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
+    assert np.abs(pooled - small).mean() < 4, "the same picture at each size"
+    bare = render(Shapes().scene(index).__class__(**{**vars(scene), "size": 1e-3}), (128, 128))
+    covered = np.abs(large.astype(int) - bare).max(axis=2) > 20
+    share = covered.mean() * 4 / (np.pi * scene.size**2)
+    assert 0.3 < share < 0.95, f"covers {share:.2f} of its circle"
+    assert not covered[[0, -1]].any() and not covered[:, [0, -1]].any()
