@@ -1,0 +1,6 @@
+"""Adapters by family: what each class of the references is in ganjax."""
+
+from tests.goldens.adapters import biggan, biggan_training
+
+# Whole steps first: their references name the losses and rules that they use, too.
+ADAPTERS = (*biggan_training.ADAPTERS, *biggan.ADAPTERS)
