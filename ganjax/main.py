@@ -2,6 +2,7 @@
 
 python -m ganjax.main --config=configs/biggan.py                     # train, or continue
 python -m ganjax.main --mode=sample --workdir=runs/biggan            # a grid from a run
+python -m ganjax.main --mode=evaluate --workdir=runs/biggan          # measure it
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
 """
 
@@ -20,15 +21,17 @@ from ganjax import config as configs  # noqa: E402
 CONFIG = flags.DEFINE_string(
     "config", None, "Config file, as configs/biggan.py or configs/biggan.py:shapes."
 )
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<config> without it.")
 N = flags.DEFINE_integer("n", 0, "sample: write so many single pictures instead of a sheet.")
 SHEET = flags.DEFINE_string("sheet", "grid", "sample: which of the family's pictures.")
 CLASSES = flags.DEFINE_list("classes", [], "sample: class numbers; all without it.")
 TRUNCATION = flags.DEFINE_float("truncation", None, "sample: threshold for resampling latents.")
-SEED = flags.DEFINE_integer("seed", 0, "sample: of the latents.")
+SEED = flags.DEFINE_integer("seed", 0, "sample, evaluate: of the latents.")
 ROWS = flags.DEFINE_integer("rows", 8, "sample: rows of a sheet.")
-CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step; the newest without it.")
+CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample, evaluate: step; the newest without.")
+METRICS = flags.DEFINE_list("metrics", [], "evaluate: as class_accuracy,fd_digits; all without.")
+SAMPLES = flags.DEFINE_integer("samples", 1000, "evaluate: how many are measured.")
 OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; in the workdir without.")
 
 
@@ -36,7 +39,7 @@ def main(overrides: dict[str, str]) -> None:
     """Runs a mode; a mistake of the user's ends it with one paragraph and status 2."""
     logging.set_verbosity(logging.WARNING)
     try:
-        {"train": _train, "sample": _sample}[MODE.value](overrides)
+        {"train": _train, "sample": _sample, "evaluate": _evaluate}[MODE.value](overrides)
     except configs.ConfigError:
         raise
     except (ValueError, OSError, RuntimeError) as error:
@@ -90,6 +93,16 @@ def _sample(overrides: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, model.draw(sheet))
     print(path)
+
+
+def _evaluate(overrides: dict[str, str]) -> None:
+    from ganjax.evaluate import evaluate
+
+    if overrides:
+        raise configs.ConfigError(
+            f"--config.{next(iter(overrides))} changes a run; it is measured by its own config."
+        )
+    evaluate(_workdir(), METRICS.value, CHECKPOINT.value, SAMPLES.value, SEED.value)
 
 
 def _workdir() -> pathlib.Path:
