@@ -4,6 +4,7 @@ python -m ganjax.main --config=configs/biggan.py                     # train, or
 python -m ganjax.main --mode=sample --workdir=runs/biggan            # a grid from a run
 python -m ganjax.main --mode=evaluate --workdir=runs/biggan          # measure it
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
+python -m ganjax.main --config=configs/biggan.py:imagenet128 --mode=plan --topology=v5e:16x16
 """
 
 import pathlib
@@ -21,7 +22,7 @@ from ganjax import config as configs  # noqa: E402
 CONFIG = flags.DEFINE_string(
     "config", None, "Config file, as configs/biggan.py or configs/biggan.py:shapes."
 )
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "plan"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<config> without it.")
 N = flags.DEFINE_integer("n", 0, "sample: write so many single pictures instead of a sheet.")
 SHEET = flags.DEFINE_string("sheet", "grid", "sample: which of the family's pictures.")
@@ -32,14 +33,17 @@ ROWS = flags.DEFINE_integer("rows", 8, "sample: rows of a sheet.")
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample, evaluate: step; the newest without.")
 METRICS = flags.DEFINE_list("metrics", [], "evaluate: as class_accuracy,fd_digits; all without.")
 SAMPLES = flags.DEFINE_integer("samples", 1000, "evaluate: how many are measured.")
-OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; in the workdir without.")
+TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "plan: the TPU to compile for.")
+OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; plan: JSON.")
 
 
 def main(overrides: dict[str, str]) -> None:
     """Runs a mode; a mistake of the user's ends it with one paragraph and status 2."""
     logging.set_verbosity(logging.WARNING)
     try:
-        {"train": _train, "sample": _sample, "evaluate": _evaluate}[MODE.value](overrides)
+        {"train": _train, "sample": _sample, "evaluate": _evaluate, "plan": _plan}[MODE.value](
+            overrides
+        )
     except configs.ConfigError:
         raise
     except (ValueError, OSError, RuntimeError) as error:
@@ -103,6 +107,15 @@ def _evaluate(overrides: dict[str, str]) -> None:
             f"--config.{next(iter(overrides))} changes a run; it is measured by its own config."
         )
     evaluate(_workdir(), METRICS.value, CHECKPOINT.value, SAMPLES.value, SEED.value)
+
+
+def _plan(overrides: dict[str, str]) -> None:
+    from ganjax.plan import plan
+
+    report = plan(_config(overrides), TOPOLOGY.value)
+    print(report)
+    if OUT.value:
+        pathlib.Path(OUT.value).write_text(report.to_json())
 
 
 def _workdir() -> pathlib.Path:
