@@ -129,8 +129,7 @@ class Report:
 
     def __str__(self) -> str:
         head = ("program", "share", "memory GiB", "arguments", "outputs", "temporaries", "aliased")
-        head += ("TFLOP", "GB accessed", "est. ms", "compile s")
-        rows = [head]
+        rows: list[tuple[str, ...]] = [(*head, "TFLOP", "GB accessed", "est. ms", "compile s")]
         notes = []
         for row in self.programs:
             name = "+".join(row.due)
