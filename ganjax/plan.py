@@ -255,7 +255,8 @@ def read_hlo(text: str) -> Hlo:
                 continue
             _, kind, opcode = found.groups()
             estimate = re.search(r'"estimated_cycles":"?(\d+)', line)
-            if estimate and not fused:
+            # The compiler writes the largest integer where it has no estimate.
+            if estimate and not fused and int(estimate[1]) < 2**62:
                 cycles += times * int(estimate[1])
             base = opcode.removesuffix("-start")
             if base in COLLECTIVES:
