@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -110,7 +111,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
                         path = log.grid(
                             "grid",
                             images,
-                            np.asarray(to_uint8(sheet.images)),
+                            np.asarray(to_uint8(jnp.asarray(sheet.images))),
                             sheet.columns,
                             column_titles=sheet.column_titles,
                             row_titles=sheet.row_titles,
@@ -201,6 +202,7 @@ def _greeting(config, family, program, mesh, workdir, images, total) -> str:
 def _next(workdir: pathlib.Path) -> str:
     return (
         f"Pictures: {workdir}/samples, numbers: {workdir}/metrics.jsonl (tensorboard --logdir "
-        f"{workdir}).\n  sample:  python -m ganjax.main --mode=sample --workdir={workdir}\n"
-        f"  resume:  the same command again, or a longer run: --config.train.images=..."
+        f"{workdir}).\n  sample:   python -m ganjax.main --mode=sample --workdir={workdir}\n"
+        f"  evaluate: python -m ganjax.main --mode=evaluate --workdir={workdir}\n"
+        f"  resume:   the same command again, or a longer run: --config.train.images=..."
     )
