@@ -19,6 +19,11 @@ def test_what_lies_outside_is_clipped():
     np.testing.assert_array_equal(to_uint8(jnp.array([-1.5, 1.5, jnp.inf])), [0, 255, 255])
 
 
+def test_floats_pass():
+    images = jnp.array([-1.0, 0.3], jnp.bfloat16)
+    assert to_float(images) is images
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_dtype(dtype):
     assert to_float(BYTES, dtype).dtype == dtype

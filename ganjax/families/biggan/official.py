@@ -13,8 +13,9 @@ The generator's first dense layer counts its outputs as [c, h, w] there and as [
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -101,7 +102,8 @@ def to_official(
     return collect(variables, entries(module, biased=biased), biased=biased)
 
 
-def entries(module: nn.Module, *, biased: bool = False) -> list[Entry]:
+@functools.lru_cache(maxsize=32)  # tracing a network takes a third of a second
+def entries(module: nn.Module, *, biased: bool = False) -> tuple[Entry, ...]:
     """For each of a network's variables, where an official state dict keeps it."""
     args, kwargs = example_inputs(module)
     shapes = jax.eval_shape(
@@ -110,7 +112,9 @@ def entries(module: nn.Module, *, biased: bool = False) -> list[Entry]:
     return entries_of(shapes, biased=biased, width=getattr(module, "bottom_width", 0))
 
 
-def entries_of(shapes: Mapping[str, Any], *, biased: bool = False, width: int = 0) -> list[Entry]:
+def entries_of(
+    shapes: Mapping[str, Any], *, biased: bool = False, width: int = 0
+) -> tuple[Entry, ...]:
     """As `entries`, for variables of any module of BigGAN's layers.
 
     Args:
@@ -118,10 +122,10 @@ def entries_of(shapes: Mapping[str, Any], *, biased: bool = False, width: int = 
         width: of the first feature map, if there is a first dense layer called "linear".
     """
     flat = flatten_dict(dict(shapes))
-    return [_entry(path, leaf.shape, biased, width) for path, leaf in flat.items()]
+    return tuple(_entry(path, leaf.shape, biased, width) for path, leaf in flat.items())
 
 
-def fill(state: State, wanted: list[Entry]) -> tuple[dict[Entry, np.ndarray], list[str]]:
+def fill(state: State, wanted: Sequence[Entry]) -> tuple[dict[Entry, np.ndarray], list[str]]:
     """Our arrays from an official state dict, and the official names that it lacks.
 
     Raises:
@@ -146,7 +150,7 @@ def fill(state: State, wanted: list[Entry]) -> tuple[dict[Entry, np.ndarray], li
 
 
 def collect(
-    variables: Mapping[str, Any], wanted: list[Entry], *, biased: bool = False
+    variables: Mapping[str, Any], wanted: Sequence[Entry], *, biased: bool = False
 ) -> dict[str, np.ndarray]:
     """The official entries of our arrays, as far as there are any."""
     flat = flatten_dict(dict(variables))

@@ -466,7 +466,7 @@ def _final(case: Case, run: Run) -> Found:
     z, y = jnp.asarray(case["final/z"]), jnp.asarray(case["final/y"])
     sample = jax.jit(lambda variables, z, y: generator.apply(variables, z, y, train=False))
     image = sample(run.state.ema, z, y)
-    logits = discriminator.apply(run.state.players["d"].variables, image, y)
+    logits = jax.jit(discriminator.apply)(run.state.players["d"].variables, image, y)
     found = {
         "final/eval_G_ema_img": to_nchw(image),
         "final/eval_G_img": to_nchw(sample(run.state.players["g"].variables, z, y)),
