@@ -93,7 +93,8 @@ def networks(config: Any) -> tuple[Any, Any]:
         attention=tuple(model.attention),
         initializer=model.initializer,
         sn_eps=model.sn_eps,
-        dtype=jnp.dtype(config.precision),
+        # None computes in the parameters' own precision: float32, or float64 in tests.
+        dtype=None if config.precision == "float32" else jnp.dtype(config.precision),
     )
     return (
         generator(
