@@ -1,0 +1,152 @@
+"""What every preset of every config promises: see ganjax/family.py."""
+
+import functools
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ganjax.adversarial.phases import make_step
+from ganjax.adversarial.state import split_by_touch
+from ganjax.family import Request, build
+from ganjax.parallel.mesh import make_mesh
+from ganjax.program import assemble
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+def presets_of(file):
+    return importlib.import_module(f"configs.{file.stem}").PRESETS
+
+
+PRESETS = [
+    (file.stem, preset)
+    for file in sorted(CONFIGS.glob("*.py"))
+    if file.stem != "__init__"
+    for preset in presets_of(file)
+]
+every_preset = pytest.mark.parametrize(("file", "preset"), PRESETS)
+# Of each config, the one that is compiled; of the others, what is traced tells the same.
+every_default = pytest.mark.parametrize("file", sorted({file for file, _ in PRESETS}))
+
+
+def path(key):
+    return jax.tree_util.keystr(key, simple=True, separator="/")
+
+
+def named(tree):
+    return {path(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@functools.cache
+def tiny(file, preset=None):
+    module = importlib.import_module(f"configs.{file}")
+    return build(module.tiny(preset) if preset else module.tiny(), "cpu")
+
+
+def step_of(family, phase):
+    step = make_step(family.phases, family.optimizers, family.ema, unroll=True)
+    return functools.partial(step, due=(phase.name,))
+
+
+def batches_of(family):
+    program = assemble(family, make_mesh({"data": 1}, jax.devices()[:1]))
+    return program.batches, program.key
+
+
+def check_moved(family, phase, moved, before):
+    """``moved``: the names of the leaves that a step of one phase changed."""
+    side = {name for name in moved if name.startswith("players/") and "/collections/" in name}
+    extras = {name for name in moved if name.startswith("extras/")}
+    wrote = {"/".join(name.split("/")[i] for i in (1, 3)) for name in side} | extras
+    assert wrote <= set(phase.writes), f"{phase.name} wrote what it does not declare"
+    rest = {name for name in moved - side - extras if not name.startswith("ema/")}
+    own = {name for name in rest if name.startswith(f"players/{phase.player}/")}
+    assert rest - own == {"step", "items"}, f"{phase.name} moved another player"
+    params = {name for name in before if name.startswith(f"players/{phase.player}/params/")}
+    assert own & params, f"{phase.name} moved nothing"
+
+
+@every_preset
+def test_a_full_preset_has_a_place_and_a_player_for_every_parameter(file, preset):
+    config = importlib.import_module(f"configs.{file}").get_config(preset)
+    family = build(config, "tpu")
+    state = family.abstract_state()
+    players = {phase.player for phase in family.phases}
+    assert set(state.players) == set(family.networks) == set(family.optimizers) == players
+    for player, net in state.players.items():
+        touches = {p.name: p.touches for p in family.phases if p.player == player}
+        groups = split_by_touch(net.params, touches)  # raises for one that no phase touches
+        parts = [name for group in groups.values() for name in named(group)]
+        assert sorted(parts) == sorted(named(net.params)) and parts
+    program = assemble(family, make_mesh({"data": 1}, jax.devices()[:1]))
+    assert all(leaf.sharding is not None for leaf in jax.tree.leaves(program.state))
+    assert jax.tree.structure(program.state) == jax.tree.structure(state)
+
+
+@every_preset
+def test_each_phase_of_a_tiny_preset_leaves_the_rest_alone(file, preset):
+    family = tiny(file, preset)
+    before = family.abstract_state()
+    batches, key = batches_of(family)
+    for phase in family.phases:
+        traced, (after, metrics) = jax.make_jaxpr(step_of(family, phase), return_shape=True)(
+            before, batches, key
+        )
+        wanted = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), before)
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == wanted
+        assert f"{phase.name}/loss" in metrics
+        # An output that is the very input cannot differ in any bit.
+        names = list(named(before))
+        pairs = zip(names, traced.jaxpr.invars[: len(names)], traced.jaxpr.outvars, strict=False)
+        moved = {name for name, given, got in pairs if given is not got}
+        check_moved(family, phase, moved, set(names))
+
+
+@pytest.mark.slow
+@every_default
+def test_each_compiled_phase_moves_its_own_and_stays_finite(file):
+    family = tiny(file)
+    shapes, _ = batches_of(family)
+    numbers = np.random.default_rng(0)
+
+    def fill(leaf):
+        if leaf.dtype == np.uint8:
+            return numbers.integers(0, 256, leaf.shape, np.uint8)
+        return np.zeros(leaf.shape, leaf.dtype)
+
+    batches = jax.tree.map(fill, shapes)
+    before = family.init(jax.random.key(0))
+    old = named(before)
+    for phase in family.phases:
+        after, metrics = jax.jit(step_of(family, phase))(before, batches, jax.random.key(1))
+        new = named(after)
+        moved = {name for name in old if not np.array_equal(old[name], new[name])}
+        check_moved(family, phase, moved, set(old))
+        for name, leaf in {**new, **named(metrics)}.items():
+            assert np.isfinite(leaf).all(), name
+
+
+@every_default
+def test_samples_have_the_items_shape_and_range(file):
+    family = tiny(file)
+    state = family.init(jax.random.key(0))
+    draws = family.draws(jax.random.key(1), jnp.arange(3), Request())
+    images = np.asarray(jax.jit(family.sample)(state.ema, draws))
+    assert images.shape == (3, *family.item["image"].shape)
+    assert np.isfinite(images).all() and np.abs(images).max() <= 1
+
+
+def test_the_checks_see_a_phase_that_writes_too_much():
+    family = tiny("biggan")
+    phase = family.phases[0]
+    names = set(named(family.abstract_state()))
+    good = {"step", "items", *(n for n in names if n.startswith(f"players/{phase.player}/"))}
+    check_moved(family, phase, good, names)
+    (other,) = set(family.networks) - {phase.player}
+    stolen = next(n for n in names if n.startswith(f"players/{other}/params/"))
+    with pytest.raises(AssertionError, match="another player"):
+        check_moved(family, phase, good | {stolen}, names)
