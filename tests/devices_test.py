@@ -1,0 +1,110 @@
+"""One device, eight, FSDP and two processes compute the same run (x64, plain SGD)."""
+
+import dataclasses
+import importlib
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from ganjax.data.pipeline import Stream
+from ganjax.data.sources import open_source, read_options
+from ganjax.data.transforms import Transform
+from ganjax.parallel.mesh import batch_sharding, make_mesh
+from ganjax.parallel.rules import Rule, fsdp
+from ganjax.program import assemble
+from tests import processes
+
+STEPS = 3
+TOLERANCE = 1e-9  # of the largest value of an array; Adam with b1=0 would blow up sign noise
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder of the final states of each layout."""
+    folder = tmp_path_factory.mktemp("devices")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_ENABLE_X64", "1")
+        here = "tests.devices_test"
+        processes.run(f"{here}:one_process", str(folder), processes=1, devices=8, timeout=300)
+        processes.run(f"{here}:two_processes", str(folder), processes=2, devices=4, timeout=300)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["eight", "fsdp", "two_processes"])
+def test_a_layout_changes_nothing(runs, layout):
+    with np.load(runs / "one.npz") as one, np.load(runs / f"{layout}.npz") as other:
+        assert set(one.files) == set(other.files)
+        for name in one.files:
+            scale = max(np.abs(one[name]).max(), 1e-6)
+            assert np.abs(one[name] - other[name]).max() <= TOLERANCE * scale, name
+
+
+@pytest.mark.slow
+def test_the_run_moves_every_parameter(runs):
+    with np.load(runs / "start.npz") as start, np.load(runs / "one.npz") as end:
+        names = [name for name in end.files if "/params/" in name and name.startswith("players")]
+        still = [name for name in names if (start[name] == end[name]).all()]
+        assert names and not still
+        assert all(end[name].dtype == np.float64 for name in names)
+
+
+def one_process(folder):
+    """In a process of eight devices."""
+    save(folder, "one", make_mesh({"data": 1}, jax.devices()[:1]), start=True)
+    save(folder, "eight", make_mesh())
+    save(folder, "fsdp", make_mesh({"data": 1, "fsdp": 8}))
+
+
+def two_processes(folder):
+    """In each of two processes of four devices."""
+    save(folder, "two_processes", make_mesh())
+
+
+def save(folder, name, mesh, start=False):
+    """Train and keep the state as a .npz."""
+    config = importlib.import_module("configs.biggan").tiny()
+    config.precision = "float64"
+    family = importlib.import_module(config.family).build(config)
+    family = dataclasses.replace(family, optimizers={p: optax.sgd(0.1) for p in family.networks})
+    if "fsdp" in mesh.shape:
+        family = dataclasses.replace(family, rules=(Rule("", fsdp(min_size=64)),))
+    program = assemble(family, mesh)
+    state = jax.tree.map(widen, family.init(jax.random.key(0)))
+    if start:
+        np.savez(f"{folder}/start.npz", **named(state))
+    state = program.place(state)
+    split = [leaf for leaf in jax.tree.leaves(state) if not leaf.is_fully_replicated]
+    assert bool(split) == ("fsdp" in mesh.shape)
+    options = read_options(config.data)
+    stream = Stream(
+        open_source(config.data),
+        Transform(options.resolution, options.channels, options.flip),
+        shape=program.batches["real"]["image"].shape[:3],
+        seed=0,
+        sharding=batch_sharding(mesh),
+        threads=0,
+        prefetch=1,
+    )
+    names = tuple(phase.name for phase in family.phases)
+    for _ in range(STEPS):
+        state, _ = program.step(state, {"real": next(stream)}, jax.random.key(0), due=names)
+    stream.close()
+    final = named(state)
+    if jax.process_index() == 0:
+        np.savez(f"{folder}/{name}.npz", **final)
+
+
+def widen(leaf):
+    leaf = np.asarray(leaf)
+    return leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf
+
+
+def named(state):
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }
