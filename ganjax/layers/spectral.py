@@ -26,8 +26,8 @@ def singular_values(
         eps: vectors are divided by their length or by this, whichever is larger.
 
     Returns:
-        `(values, vectors)`; gradients reach the matrix through the values alone, with both singular
-        vectors as constants.
+        `(values, vectors)`; gradients reach the matrix through the first value alone, with both of
+        its singular vectors as constants.
     """
     fixed = lax.stop_gradient(matrix)
     sigmas: list[Array] = []
@@ -38,7 +38,10 @@ def singular_values(
         vs.append(v)
         new_u = _normalise(_orthogonalise(_product(v, fixed), us), eps)
         us.append(new_u)
-        sigmas.append(jnp.vdot(v, _product(matrix, new_u), precision="highest"))
+        # Nothing is made of the values after the first, so their gradients are no one's business:
+        # in fewer dimensions than values they would be 0 / 0.
+        seen = fixed if sigmas else matrix
+        sigmas.append(jnp.vdot(v, _product(seen, new_u), precision="highest"))
     return jnp.stack(sigmas), jnp.stack(us)
 
 
@@ -52,7 +55,9 @@ def _normalise(vector: Array, eps: float) -> Array:
 
 def _orthogonalise(vector: Array, others: list[Array]) -> Array:
     for other in others:
-        vector = vector - other * (jnp.vdot(other, vector) / jnp.vdot(other, other))
+        # A matrix with fewer dimensions than values leaves vectors of zeros, which exclude nothing.
+        square = jnp.maximum(jnp.vdot(other, other), jnp.finfo(other.dtype).tiny)
+        vector = vector - other * (jnp.vdot(other, vector) / square)
     return vector
 
 

@@ -84,6 +84,15 @@ def test_several_values_are_the_largest_ones_and_only_the_first_divides(variable
     np.testing.assert_allclose(y, plain / exact[0] + bias, rtol=1e-2, atol=1e-3)
 
 
+def test_more_values_than_dimensions_are_zero():
+    layer = SpectralDense(1, values=3)
+    variables = layer.init(jax.random.key(1), X)
+    gradient = jax.grad(lambda params: layer.apply({**variables, "params": params}, X).sum())
+    assert jnp.isfinite(gradient(variables["params"])["kernel"]).all()
+    _, variables = train(layer, variables)
+    np.testing.assert_allclose(variables["spectral"]["sigma"][1:], 0, atol=1e-6)
+
+
 def test_gradient_goes_through_sigma_with_constant_vectors(layer, variables):
     kernel, u = variables["params"]["kernel"], variables["spectral"]["u"][0]
     v = kernel @ u / jnp.linalg.norm(kernel @ u)

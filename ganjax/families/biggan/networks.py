@@ -75,12 +75,13 @@ class _Generator(nn.Module):
         latent_dim: entries of z; with `hierarchical`, a multiple of the number of stages plus one
             (BigGAN only).
         classes: number of classes.
-        attention: resolutions whose stage ends with self-attention.
+        attention: resolutions whose stage ends with self-attention, as if `bottom_width` were 4.
         shared_dim: entries of the class embedding that all layers share; 0: each normalisation has
             a table of its own (Table 1's column "Shared").
         hierarchical: parts of z reach every block, beside the class (column "Hier.").
         image_channels: of the images.
-        bottom_width: pixels, width of the first feature map.
+        bottom_width: pixels, width of the first feature map; images grow with it: at other widths
+            than 4 they have `resolution * bottom_width / 4` pixels.
         norm: makes the batch normalisation, called with `eps`.
         initializer: of all weights: "orthogonal", "normal" (std 0.02) or "xavier".
         bn_eps: of the conditional normalisations; the last one has 1e-5, as in the official code.
@@ -185,7 +186,7 @@ class Generator(_Generator):
         entries = []
         for stage, width in enumerate(widths[1:]):
             block = blocks.GeneratorBlock(width, conv, norm, activation=self.activation)
-            attend = self.bottom_width * 2 ** (stage + 1) in self.attention
+            attend = 4 * 2 ** (stage + 1) in self.attention
             entries.append([block, *([SelfAttention(conv)] if attend else [])])
         return entries
 
@@ -220,7 +221,7 @@ class DeepGenerator(_Generator):
                 block = blocks.DeepGeneratorBlock(
                     after if last else before, conv, norm, up=last, activation=self.activation
                 )
-                attend = last and self.bottom_width * 2 ** (stage + 1) in self.attention
+                attend = last and 4 * 2 ** (stage + 1) in self.attention
                 entries.append([block, *([SelfAttention(conv)] if attend else [])])
         return entries
 

@@ -96,7 +96,8 @@ def build_generator(options: Options, deep: bool = False) -> nn.Module:
         latent_dim=latent_dim,
         classes=options.get("n_classes", 1000),
         attention=attention(options.get("G_attn", "64")),
-        shared_dim=(options.get("shared_dim") or latent_dim)
+        # Zero stands for the size of z, as it was before it was shortened.
+        shared_dim=(options.get("shared_dim") or options.get("dim_z", 128))
         if options.get("G_shared", True)
         else 0,
         hierarchical=hierarchical,
