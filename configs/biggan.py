@@ -35,6 +35,7 @@ def tiny(preset: str = "digits") -> ml_collections.ConfigDict:
     config.model.update(g_channels=2, d_channels=2, latent_dim=8, shared_dim=4)
     config.train.update(batch=8, images=3 * 8 * config.train.d_steps)
     config.ema.start_step = min(config.ema.start_step, 2)
+    config.evaluate.every_images = 0
     return config
 
 
@@ -98,8 +99,14 @@ def base() -> ml_collections.ConfigDict:
                 every_images=1_000_000,
                 min_diversity=0.05,  # of the real images'
                 max_sigma=1e4,
+                max_sigma_growth=10.0,  # over what is usual for the layer
                 max_logit_gap=50.0,
                 patience=3,  # checks in a row
+            ),
+            evaluate=dict(
+                every_images=0,  # measures and saves; 0: never
+                metrics=(),  # the first one chooses the best checkpoint; all without
+                samples=1000,
             ),
             sample=dict(
                 standing=16,  # passes for standing statistics; 0: running averages
@@ -122,6 +129,7 @@ def digits():
     config.log.update(scalars_every_images=640, grid_every_images=3_200)
     config.checkpoint.every_images = 16_000
     config.watch.every_images = 3_200
+    config.evaluate.every_images = 16_000
     return config
 
 

@@ -31,6 +31,7 @@ from ganjax import config as configs
 CONFIG = "config.json"
 CHECKSUMS = "checksums.json"
 DELETED = "deleted"  # beside the steps
+RANK = ("rank", "min")  # the metric of a measured checkpoint by which runs choose the best
 
 
 class CheckpointError(RuntimeError):

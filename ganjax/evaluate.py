@@ -6,14 +6,16 @@ sees in samples and in real images. Both look at the averaged generator, without
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import ganjax
 from ganjax import config as configs
@@ -29,14 +31,46 @@ REALS = 10_000  # real images looked at, of a set that has more
 
 
 def metric_names(source: str) -> tuple[str, ...]:
-    """The metrics of runs on a source; none where nothing fits it yet."""
-    return (CLASS_ACCURACY, f"fd_{source}") if source in BUILT_IN else ()
+    """The metrics of runs on a source, the first of which ranks; none where nothing fits it yet."""
+    return (f"fd_{source}", CLASS_ACCURACY) if source in BUILT_IN else ()
+
+
+def rank(record: dict[str, Any]) -> float:
+    """How a record's first metric ranks its model; less is better."""
+    name, value = next(iter(record["metrics"].items()))
+    return value * _MEASURES[name.partition("_")[0]].sign
+
+
+def check_metrics(metrics: Sequence[str], source: str) -> tuple[str, ...]:
+    """The metrics asked for on a source; all of them if none is named.
+
+    Raises:
+      ValueError: a metric that is none or does not fit the source.
+    """
+    known = metric_names(source)
+    everywhere = dict.fromkeys(name for other in BUILT_IN for name in metric_names(other))
+    if not known:
+        raise ValueError(
+            f"config.data.source={source!r} has no metrics yet; there are "
+            f"{', '.join(everywhere)}, for runs on {' and '.join(BUILT_IN)}."
+        )
+    for name in metrics:
+        if name not in everywhere:
+            raise configs.ConfigError(
+                f"There is no metric {name!r}{configs.did_you_mean(name, known)} "
+                f"Runs on {source} have: {', '.join(known)}."
+            )
+        if name not in known:
+            raise configs.ConfigError(
+                f"{name!r} is not for runs on {source}; these have: {', '.join(known)}."
+            )
+    return tuple(dict.fromkeys(metrics)) or known
 
 
 def evaluate(
     workdir: str | pathlib.Path,
     metrics: Sequence[str] = (),
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -45,48 +79,99 @@ def evaluate(
     Args:
       workdir: of the run.
       metrics: names of `metric_names`; empty for all of them.
-      step: of a checkpoint; the newest without it.
+      step: of a checkpoint, or ``"best"``; the newest without it.
       samples: how many are drawn; classes are gone round evenly.
       seed: of the samples, and of the classifier and the choice of real images.
 
     Returns:
-      The line: metrics with their values, the references that these are read against
-      (``real_real`` is the distance between two disjoint halves of the real images), counts, step,
-      seed, versions and seconds.
+      The line, see `Evaluation`.
 
     Raises:
       ValueError: a metric that is none or does not fit the run's source; too few samples.
       FileNotFoundError: no run there.
       CheckpointError: no checkpoint, or none of that step.
     """
-    began = time.monotonic()
-    if samples < 2:
-        raise ValueError(f"samples={samples}: a distance takes at least 2; 1000 is usual.")
     model = generate.load(workdir, step)
-    options = read_options(model.config.data)
-    metrics = _checked(metrics, options.source)
+    metrics = check_metrics(metrics, model.config.data.source)
     source = open_source(model.config.data)
-    images, labels = read_real(source, options, seed)
-    classes = len(source.classes)
-    classifier = train_classifier(images, labels, classes, seed)
-    fakes = model.sample(samples, seed=seed, classes=tuple(range(classes)))
-    measured = _Measured(classifier, images, fakes, np.arange(samples) % classes, seed)
-    results = {name: _MEASURES[name.partition("_")[0]](measured) for name in metrics}
-    record = {
-        "time": time.time(),
-        "step": model.step,
-        "seed": seed,
-        "metrics": {name: result.value for name, result in results.items()},
-        "references": {name: result.reference for name, result in results.items()},
-        "counts": {"samples": samples, "real": len(images), "held_out": classifier.held_out},
-        "source": source.fingerprint(),
-        "versions": {"jax": jax.__version__, "ganjax": ganjax.__version__},
-        "seconds": round(time.monotonic() - began, 2),
-    }
-    with open(pathlib.Path(workdir) / EVALUATIONS, "a") as file:
-        file.write(json.dumps(record) + "\n")
+    record = Evaluation(model.config, source, metrics, samples, seed)(model)
+    keep(record, workdir)
     print(table(record))
     return record
+
+
+def keep(record: dict[str, Any], workdir: str | pathlib.Path) -> None:
+    """Adds a record to the run's ``evaluations.jsonl``."""
+    with open(pathlib.Path(workdir) / EVALUATIONS, "a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+class Evaluation:
+    """Measures models of one run, each against the same real images and classifier.
+
+    Args:
+      config: the run's.
+      source: the run's.
+      metrics: names of `metric_names`; empty for all of them.
+      samples: how many are drawn; classes are gone round evenly.
+      seed: of the samples, and of the classifier and the choice of real images.
+
+    Raises:
+      ValueError: a metric that is none or does not fit the run's source; too few samples.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        source: Source,
+        metrics: Sequence[str] = (),
+        samples: int = 1000,
+        seed: int = 0,
+    ):
+        if samples < 2:
+            raise ValueError(f"samples={samples}: a distance takes at least 2; 1000 is usual.")
+        self.metrics = check_metrics(metrics, config.data.source)
+        self._options = read_options(config.data)
+        self._source, self._samples, self._seed = source, samples, seed
+
+    def __call__(self, model: generate.Model) -> dict[str, Any]:
+        """One record.
+
+        Returns:
+          Metrics with their values, the references that these are read against (``real_real`` is
+          the distance between two disjoint halves of the real images), counts, step, seed,
+          versions and seconds.
+        """
+        began = time.monotonic()
+        images, classifier = self._real
+        classes = len(self._source.classes)
+        fakes = model.sample(self._samples, seed=self._seed, classes=tuple(range(classes)))
+        asked = np.arange(self._samples) % classes
+        measured = _Measured(classifier, images, fakes, asked, self._seed)
+        results = {
+            name: _MEASURES[name.partition("_")[0]].measure(measured) for name in self.metrics
+        }
+        return {
+            "time": time.time(),
+            "step": model.step,
+            "seed": self._seed,
+            "metrics": {name: result.value for name, result in results.items()},
+            "references": {name: result.reference for name, result in results.items()},
+            "counts": {
+                "samples": self._samples,
+                "real": len(images),
+                "held_out": classifier.held_out,
+            },
+            "source": self._source.fingerprint(),
+            "versions": {"jax": jax.__version__, "ganjax": ganjax.__version__},
+            "seconds": round(time.monotonic() - began, 2),
+        }
+
+    @functools.cached_property
+    def _real(self) -> tuple[np.ndarray, Classifier]:
+        images, labels = read_real(self._source, self._options, self._seed)
+        classes = len(self._source.classes)
+        return images, train_classifier(images, labels, classes, self._seed)
 
 
 def table(record: dict[str, Any]) -> str:
@@ -121,27 +206,6 @@ def read_real(source: Source, options: Options, seed: int) -> tuple[np.ndarray, 
     return images, np.array([item["label"] for item in items], np.int32)
 
 
-def _checked(metrics: Sequence[str], source: str) -> tuple[str, ...]:
-    known = metric_names(source)
-    everywhere = dict.fromkeys(name for other in BUILT_IN for name in metric_names(other))
-    if not known:
-        raise ValueError(
-            f"config.data.source={source!r} has no metrics yet; there are "
-            f"{', '.join(everywhere)}, for runs on {' and '.join(BUILT_IN)}."
-        )
-    for name in metrics:
-        if name not in everywhere:
-            raise configs.ConfigError(
-                f"There is no metric {name!r}{configs.did_you_mean(name, known)} "
-                f"Runs on {source} have: {', '.join(known)}."
-            )
-        if name not in known:
-            raise configs.ConfigError(
-                f"{name!r} is not for runs on {source}; these have: {', '.join(known)}."
-            )
-    return tuple(dict.fromkeys(metrics)) or known
-
-
 @dataclasses.dataclass(frozen=True)
 class _Measured:
     """What every metric reads."""
@@ -172,4 +236,11 @@ def _frechet(measured: _Measured) -> _Result:
     return _Result(distance(Moments.of(fake), Moments.of(real)), {"real_real": halves})
 
 
-_MEASURES: dict[str, Callable[[_Measured], _Result]] = {"class": _class_accuracy, "fd": _frechet}
+@dataclasses.dataclass(frozen=True)
+class _Measure:
+    measure: Callable[[_Measured], _Result]
+    sign: int  # 1 where less is better, else -1
+
+
+# By the first part of a metric's name.
+_MEASURES = {"class": _Measure(_class_accuracy, -1), "fd": _Measure(_frechet, 1)}

@@ -4,10 +4,9 @@ model = ganjax.generate.load("runs/biggan-digits")
 images = model.sample(16, classes=(3,), truncation=0.5)   # uint8 [16, 32, 32, 1]
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,25 +23,52 @@ from ganjax.sampling.sheets import Sheet
 CHUNK = 64  # images made at a time
 
 
-@dataclasses.dataclass
+class Programs:
+    """What a family samples with, jitted.
+
+    Args:
+      family: whose.
+      place: of the images; by default as their variables lie.
+
+    Attributes:
+      draws: ``draws(key, indices, request)``.
+      sample: ``sample(variables, draws)``.
+    """
+
+    def __init__(self, family: Family, place: jax.sharding.Sharding | None = None):
+        self.draws = jax.jit(family.draws, static_argnums=2, out_shardings=place)
+        self.sample = jax.jit(family.sample, out_shardings=place)
+
+
 class Model:
     """A generator with its weights.
 
-    Attributes:
+    Args:
       family: what it is.
       variables: of the sampling player (the average), as checkpointed.
       config: the run's.
       step: of the checkpoint.
+      programs: the compiled ones, shared by the models of one family.
     """
 
-    family: Family
-    variables: Mapping[str, Any]
-    config: ConfigDict
-    step: int
-
-    def __post_init__(self) -> None:
-        self._jitted = jax.jit(self.family.sample)
+    def __init__(
+        self,
+        family: Family,
+        variables: Mapping[str, Any],
+        config: ConfigDict,
+        step: int,
+        programs: Programs | None = None,
+    ):
+        self.family = family
+        self.variables = variables
+        self.config = config
+        self.step = step
+        self.programs = programs or Programs(family)
         self._ready: dict[Any, Any] = {}
+
+    def at(self, variables: Mapping[str, Any], step: int) -> "Model":
+        """The same model with other weights; nothing is compiled anew."""
+        return Model(self.family, variables, self.config, step, self.programs)
 
     def sample(
         self,
@@ -65,10 +91,9 @@ class Model:
     def batches(self, n: int, seed: int, request: Request) -> Iterator[Float[jax.Array, "m h w c"]]:
         """The images 0..n-1 in [-1, 1], in chunks of one size; the last has some to spare."""
         sample = self.bind(seed, request)
-        draws = jax.jit(self.family.draws, static_argnums=2)
         key = jax.random.key(seed)
         for start in range(0, n, CHUNK):
-            yield sample(draws(key, start + jnp.arange(CHUNK), request))
+            yield sample(self.programs.draws(key, start + jnp.arange(CHUNK), request))
 
     def sheet(self, name: str, *, seed: int = 0, request: Request = Request()) -> Sheet:  # noqa: B008
         """One of the family's pictures.
@@ -99,23 +124,31 @@ class Model:
         if at not in self._ready:
             key = jax.random.fold_in(jax.random.key(seed), 1)
             self._ready[at] = self.family.ready(self.variables, key, request)
-        return lambda draws: self._jitted(self._ready[at], draws)
+        return lambda draws: self.programs.sample(self._ready[at], draws)
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None) -> Model:
+def load(workdir: str | pathlib.Path, step: int | Literal["best"] | None = None) -> Model:
     """The averaged generator of a run.
 
     Args:
       workdir: of the run.
-      step: of a checkpoint; the newest without it.
+      step: of a checkpoint, or ``"best"``; the newest without it.
 
     Raises:
       FileNotFoundError: no run there.
-      CheckpointError: no checkpoint, or none of that step.
+      CheckpointError: no checkpoint, none of that step, or none that was measured.
     """
     config = checkpoint.read_config(workdir)
     family = build(config, jax.default_backend())
     wanted = {"ema": family.abstract_state().ema}
-    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+    with checkpoint.Checkpoints(workdir, best=checkpoint.RANK, read_only=True) as checkpoints:
+        if step == "best":
+            step = checkpoints.best_step()
+            if step is None:
+                raise checkpoint.CheckpointError(
+                    f"No checkpoint in {checkpoints.directory} was measured, so none is the best. "
+                    "Set config.evaluate.every_images before training, or choose one by its step: "
+                    f"there are {', '.join(map(str, checkpoint.steps(workdir))) or 'none'}."
+                )
         state, step = checkpoints.restore(wanted, step)
     return Model(family, state["ema"], config, step)

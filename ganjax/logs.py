@@ -193,7 +193,7 @@ class Progress:
                 self._bar.set_postfix_str(self._numbers, refresh=False)
         if self._bar is not None:
             self._bar.update(step)
-        elif time.monotonic() - self._since[0] >= LINE_EVERY or images >= self._total:
+        elif step and (time.monotonic() - self._since[0] >= LINE_EVERY or images >= self._total):
             self._line()
 
     def restart_clock(self) -> None:

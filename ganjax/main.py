@@ -9,6 +9,7 @@ python -m ganjax.main --config=configs/biggan.py:imagenet128 --mode=plan --topol
 
 import pathlib
 import sys
+from typing import Literal
 
 from ganjax import environment
 
@@ -30,8 +31,10 @@ CLASSES = flags.DEFINE_list("classes", [], "sample: class numbers; all without i
 TRUNCATION = flags.DEFINE_float("truncation", None, "sample: threshold for resampling latents.")
 SEED = flags.DEFINE_integer("seed", 0, "sample, evaluate: of the latents.")
 ROWS = flags.DEFINE_integer("rows", 8, "sample: rows of a sheet.")
-CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample, evaluate: step; the newest without.")
-METRICS = flags.DEFINE_list("metrics", [], "evaluate: as class_accuracy,fd_digits; all without.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "sample, evaluate: a step, or best; the newest without it."
+)
+METRICS = flags.DEFINE_list("metrics", [], "evaluate: as fd_digits,class_accuracy; all without.")
 SAMPLES = flags.DEFINE_integer("samples", 1000, "evaluate: how many are measured.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "plan: the TPU to compile for.")
 OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; plan: JSON.")
@@ -79,7 +82,7 @@ def _sample(overrides: dict[str, str]) -> None:
             f"--config.{next(iter(overrides))} changes a run; a sample takes the run's own config."
         )
     workdir = _workdir()
-    model = generate.load(workdir, CHECKPOINT.value)
+    model = generate.load(workdir, _checkpoint())
     classes = _classes(model.config.data.get("classes"))
     if N.value:
         folder = pathlib.Path(OUT.value or workdir / "samples" / f"seed{SEED.value}")
@@ -106,7 +109,7 @@ def _evaluate(overrides: dict[str, str]) -> None:
         raise configs.ConfigError(
             f"--config.{next(iter(overrides))} changes a run; it is measured by its own config."
         )
-    evaluate(_workdir(), METRICS.value, CHECKPOINT.value, SAMPLES.value, SEED.value)
+    evaluate(_workdir(), METRICS.value, _checkpoint(), SAMPLES.value, SEED.value)
 
 
 def _plan(overrides: dict[str, str]) -> None:
@@ -126,6 +129,17 @@ def _workdir() -> pathlib.Path:
     file, _, preset = CONFIG.value.partition(":")
     name = pathlib.Path(file).stem + (f"-{preset}" if preset else "")
     return pathlib.Path("runs") / name
+
+
+def _checkpoint() -> int | Literal["best"] | None:
+    value = CHECKPOINT.value
+    if value is None:
+        return None
+    if value == "best":
+        return "best"
+    if not value.isdecimal():
+        raise configs.ConfigError(f"--checkpoint={value}: a step, as 1000, or best is wanted.")
+    return int(value)
 
 
 def _classes(known: int | None) -> tuple[int, ...]:

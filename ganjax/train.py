@@ -1,5 +1,6 @@
 """Training: the host's loop. Progress is counted in images of the real stream."""
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Mapping
@@ -10,23 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ganjax import checkpoint
+from ganjax import checkpoint, evaluate, generate
 from ganjax.adversarial.phases import due
+from ganjax.collapse import Watch
 from ganjax.data.pipeline import Stream
 from ganjax.data.sources import open_source, read_options
 from ganjax.data.transforms import Transform
-from ganjax.family import Family, Request, build
+from ganjax.family import Request, build
 from ganjax.layers.images import to_uint8
 from ganjax.logs import Logger
+from ganjax.metrics.watch import CollapseError, check_finite
 from ganjax.parallel.mesh import batch_sharding, make_mesh, replicated
 from ganjax.parallel.preemption import Preemption
 from ganjax.program import Program, assemble
 
-SHEET_SEED = 1  # of the pictures that training shows: the same latents throughout
-
-
-class Diverged(RuntimeError):
-    """A loss became NaN or infinite; the message names it and the last good checkpoint."""
+SHOWN_SEED = 1  # of the pictures that training shows: the same latents throughout
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
@@ -38,113 +37,200 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
     Raises:
       ValueError: a config that cannot be; raised before anything compiles.
       FileNotFoundError: no data; says what to prepare and how.
-      Diverged: a loss is not finite.
+      CheckpointError: the workdir's checkpoints cannot be read or written.
+      CollapseError: a number is not finite, or a rule of ``config.watch`` was broken; checkpoints
+        from before stay.
     """
-    # What can be wrong is found before anything compiles: data, workdir, batch, mesh.
-    options = read_options(config.data)
-    source = open_source(config.data)
-    workdir = checkpoint.prepare(workdir, config)
-    mesh = make_mesh(config.mesh)
-    family = build(config, mesh.devices.flat[0].platform)
-    program = assemble(family, mesh)
-    total = steps_for(config.train.images, program.items) * program.items
-
-    with (
-        checkpoint.Checkpoints(workdir, config.checkpoint.keep, config=config) as checkpoints,
-        Preemption() as preemption,
-    ):
-        # Continue, or begin.
-        key = jax.random.key(config.seed)
-        if checkpoints.latest_step() is None:
-            state = program.place(family.init(key))
+    with contextlib.ExitStack() as stack:
+        run = Run(config, workdir, stack)
+        if run.images >= run.total:
+            run.log.status(f"{run.workdir} is done: {run.images} of {run.total} images.")
         else:
-            state, _ = checkpoints.restore(program.state)
-        images = int(state.items)
-        with Logger(workdir, images) as log:
-            if images >= total:
-                log.status(f"{workdir} is done: {images} of {total} images. {_next(workdir)}")
-                return workdir
-            log.status(_greeting(config, family, program, mesh, workdir, images, total))
-
-            stream = Stream(
-                source,
-                Transform(options.resolution, options.channels, options.flip),
-                shape=program.batches["real"]["image"].shape[:3],
-                seed=config.seed,
-                sharding=batch_sharding(mesh),
-                start_items=images,
-                threads=options.threads,
-                prefetch=options.prefetch,
-                max_broken=options.max_broken,
-            )
-            show = Pictures(family, mesh, Request(names=_names(source), rows=config.log.grid_rows))
-            progress = log.progress(total, images)
-            compiled: dict[tuple[str, ...], Any] = {}
-            pending: list[Mapping[str, Any]] = []
             try:
-                while images < total:
-                    # One step; the first of each kind compiles its program.
-                    batch = {"real": next(stream)}
-                    names = due(family.phases, images // program.items)
-                    if names not in compiled:
-                        compiled[names] = _compile(program, names, log)
-                        progress.restart_clock()
-                    state, metrics = compiled[names](state, batch, key)
-                    before, images = images, images + program.items
-                    pending.append(metrics)
-
-                    # Report, and stop at the first loss that is no number.
-                    if _reached(config.log.scalars_every_images, before, images, total):
-                        values = _mean(pending)
-                        _check_finite(values, images, checkpoints)
-                        log.scalars(images, values | {"images_skipped": stream.skipped})
-                        losses = {k: v for k, v in values.items() if k.endswith("/loss")}
-                        progress.update(images, losses)
-                        pending = []
-                        checkpoints.check()
-                    else:
-                        progress.update(images)
-
-                    # Show samples of the averaged generator.
-                    if _reached(config.log.grid_every_images, before, images, total):
-                        sheet = show(state.ema)
-                        path = log.grid(
-                            "grid",
-                            images,
-                            np.asarray(to_uint8(jnp.asarray(sheet.images))),
-                            sheet.columns,
-                            column_titles=sheet.column_titles,
-                            row_titles=sheet.row_titles,
-                        )
-                        log.status(f"{images} images: {path}")
-                        progress.restart_clock()
-
-                    # Save; asked to stop, save and go.
-                    stopping = preemption.reached(images // program.items)
-                    if stopping or _reached(config.checkpoint.every_images, before, images, total):
-                        checkpoints.save(images // program.items, state)
-                    if stopping:
-                        log.status(f"Told to stop at {images} images; saved. {_next(workdir)}")
-                        return workdir
-            finally:
-                stream.close()
-            checkpoints.wait()
-            log.status(f"Done: {images} images. {_next(workdir)}")
-    return workdir
+                run.play()
+            except CollapseError as error:
+                run.checkpoints.wait()
+                raise CollapseError(f"{error} {_kept(run.workdir)}") from error
+        run.log.status(_next(run.workdir))
+    return run.workdir
 
 
-class Pictures:
-    """The family's ``grid`` from the averaged generator, with the same latents every time."""
+class Run:
+    """A run in a workdir, at the place where it stopped.
 
-    def __init__(self, family: Family, mesh: Any, request: Request):
-        self._family, self._request = family, request
-        self._sample = jax.jit(family.sample, out_shardings=replicated(mesh))
+    Args:
+      config: of a config file.
+      workdir: the same directory for all hosts; made if it is not there.
+      stack: closes what the run opens.
 
-    def __call__(self, variables: Any) -> Any:
+    Attributes:
+      images: seen so far, of ``total``.
+    """
+
+    def __init__(
+        self, config: ConfigDict, workdir: str | pathlib.Path, stack: contextlib.ExitStack
+    ):
+        # What can be wrong is found before anything compiles: data, workdir, mesh, batch, rules.
+        options = read_options(config.data)
+        source = open_source(config.data)
+        self.config = config
+        self.workdir = checkpoint.prepare(workdir, config)
+        self._mesh = make_mesh(config.mesh)
+        self._family = build(config, self._mesh.devices.flat[0].platform)
+        self._program = assemble(self._family, self._mesh)
+        self.total = steps_for(config.train.images, self._program.items) * self._program.items
+        self._watch = Watch(self._family, self._mesh, config)
+        self._evaluation = None
+        if config.evaluate.every_images:
+            metrics, samples = config.evaluate.metrics, config.evaluate.samples
+            self._evaluation = evaluate.Evaluation(config, source, metrics, samples)
+
+        # Continue, or begin.
+        self._key = jax.random.key(config.seed)
+        self.checkpoints = stack.enter_context(
+            checkpoint.Checkpoints(self.workdir, config.checkpoint.keep, checkpoint.RANK, config)
+        )
+        if self.checkpoints.latest_step() is None:
+            self._state = self._program.place(self._family.init(self._key))
+        else:
+            self._state, step = self.checkpoints.restore(self._program.state)
+            self._watch.remember(self.checkpoints.metrics(step))
+        self.images = int(self._state.items)
+
+        self._preemption = stack.enter_context(Preemption())
+        self.log = stack.enter_context(Logger(self.workdir, self.images))
+        self._stream = stack.enter_context(
+            contextlib.closing(
+                Stream(
+                    source,
+                    Transform(options.resolution, options.channels, options.flip),
+                    shape=self._program.batches["real"]["image"].shape[:3],
+                    seed=config.seed,
+                    sharding=batch_sharding(self._mesh),
+                    start_items=self.images,
+                    threads=options.threads,
+                    prefetch=options.prefetch,
+                    max_broken=options.max_broken,
+                )
+            )
+        )
+        self._samplers = generate.Programs(self._family, replicated(self._mesh))
+        self._request = Request(names=source.classes, rows=config.log.grid_rows)
+        self._compiled: dict[tuple[str, ...], Any] = {}
+        self._pending: list[Mapping[str, Any]] = []  # metrics of steps since the last report
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.images // self._program.items
+
+    def play(self) -> None:
+        """Steps, with reports, pictures and checkpoints when they are due, until done or told."""
+        config = self.config
+        every = {
+            "scalars": config.log.scalars_every_images,
+            "watch": config.watch.every_images,
+            "grid": config.log.grid_every_images,
+            "save": config.checkpoint.every_images,
+        }
+        if self._evaluation:
+            every["evaluate"] = config.evaluate.every_images
+        self.log.status(self._greeting())
+        self._progress = self.log.progress(self.total, self.images)
+        stopping = False
+        while self.images < self.total and not stopping:
+            before = self.images
+            batch = self._step()
+            now = {n for n, images in every.items() if _reached(images, before, self.images)}
+            if self.images >= self.total:
+                now |= every.keys()
+            stopping = self._preemption.reached(self.step)
+            # Whatever is saved is measured first, and reported before a kill can lose it.
+            saving = stopping or bool(now & {"save", "evaluate"})
+            record = self._measure() if "evaluate" in now else None
+            if saving or now & {"scalars", "watch"}:
+                self._report(batch if "watch" in now else None, record)
+            if "grid" in now:
+                self._show()
+            if saving:
+                self._save(record)
+        said = "Told to stop at" if stopping else "Done:"
+        self.checkpoints.wait()
+        self.log.status(f"{said} {self.images} images{'; saved' if stopping else ''}.")
+
+    def _step(self) -> dict[str, Any]:
+        """Plays the phases that are due, the first time after compiling them; the real batch."""
+        batch = next(self._stream)
+        names = due(self._family.phases, self.step)
+        if names not in self._compiled:
+            self._compiled[names] = _compile(self._program, names, self.log)
+            self._progress.restart_clock()
+        self._state, metrics = self._compiled[names](self._state, {"real": batch}, self._key)
+        self._pending.append(metrics)
+        self.images += self._program.items
+        self._progress.update(self.images)
+        return batch
+
+    def _report(self, watched: dict[str, Any] | None, record: dict[str, Any] | None) -> None:
+        """Logs the means since the last report, what the watch sees, and what was measured."""
+        values = _mean(self._pending) | {"images_skipped": self._stream.skipped}
+        self._pending = []
+        if watched:
+            values |= self._watch.measure(self._state, watched, values)
+        if record:
+            values |= record["metrics"]
+        self.log.scalars(self.images, values)
+        losses = {name: value for name, value in values.items() if name.endswith("/loss")}
+        self._progress.update(self.images, losses)
+        self._watch.check(self.images, values, self._state)
+        self.checkpoints.check()
+
+    def _show(self) -> None:
+        """Draws the family's ``grid`` from the averaged generator."""
+
         def sample(draws):
-            return self._sample(variables, draws)
+            return self._samplers.sample(self._state.ema, draws)
 
-        return self._family.sheets["grid"](sample, jax.random.key(SHEET_SEED), self._request)
+        sheet = self._family.sheets["grid"](sample, jax.random.key(SHOWN_SEED), self._request)
+        path = self.log.grid(
+            "grid",
+            self.images,
+            np.asarray(to_uint8(jnp.asarray(sheet.images))),
+            sheet.columns,
+            column_titles=sheet.column_titles,
+            row_titles=sheet.row_titles,
+        )
+        self.log.status(f"{self.images} images: {path}")
+        self._progress.restart_clock()
+
+    def _measure(self) -> dict[str, Any]:
+        """Evaluates the averaged generator."""
+        assert self._evaluation
+        model = generate.Model(
+            self._family, self._state.ema, self.config, self.step, self._samplers
+        )
+        record = self._evaluation(model)
+        self.log.status(evaluate.table(record))
+        self._progress.restart_clock()
+        return record
+
+    def _save(self, record: dict[str, Any] | None) -> None:
+        check_finite(self.images, state=self._state)
+        metrics = self._watch.memory()
+        if record:
+            metrics |= {"rank": evaluate.rank(record), **record["metrics"]}
+        self.checkpoints.save(self.step, self._state, metrics)
+
+    def _greeting(self) -> str:
+        family, platform = self._family, self._mesh.devices.flat[0].platform
+        counts = ", ".join(f"{p} {family.parameter_count(p) / 1e6:.2f} M" for p in family.networks)
+        return (
+            f"{'Continuing' if self.images else 'Training'} {self.config.family} on "
+            f"{self.config.data.source} in {self.workdir}\n"
+            f"  parameters: {counts}; {self._program.items} images a step; "
+            f"{self._mesh.size} {platform} device(s)\n"
+            f"  {self.images} of {self.total} images seen"
+        )
 
 
 def steps_for(images: int, per_step: int) -> int:
@@ -160,9 +246,9 @@ def _compile(program: Program, names: tuple[str, ...], log: Logger) -> Any:
     return compiled
 
 
-def _reached(every: int, before: int, images: int, total: int) -> bool:
-    """Whether a multiple of ``every`` lies in (before, images], or the run ends."""
-    return images >= total or (every > 0 and images // every > before // every)
+def _reached(every: int, before: int, images: int) -> bool:
+    """Whether a multiple of ``every`` lies in (before, images]; 0: never."""
+    return every > 0 and images // every > before // every
 
 
 def _mean(pending: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -174,28 +260,11 @@ def _mean(pending: list[Mapping[str, Any]]) -> dict[str, float]:
     return {name: float(np.mean(numbers)) for name, numbers in values.items()}
 
 
-def _check_finite(values: Mapping[str, float], images: int, checkpoints: Any) -> None:
-    for name, value in values.items():
-        if not np.isfinite(value):
-            step = checkpoints.latest_step()
-            kept = f"the checkpoint of step {step} stays" if step else "there is no checkpoint yet"
-            raise Diverged(
-                f"{name} is {value} at {images} images; {kept}. Lower config.optimizer's learning "
-                "rates, or raise config.train.batch."
-            )
-
-
-def _names(source: Any) -> tuple[str, ...]:
-    return tuple(getattr(source, "classes", ()))
-
-
-def _greeting(config, family, program, mesh, workdir, images, total) -> str:
-    counts = ", ".join(f"{p} {family.parameter_count(p) / 1e6:.2f} M" for p in family.networks)
-    devices = mesh.devices.flat
+def _kept(workdir: pathlib.Path) -> str:
+    steps = ", ".join(map(str, checkpoint.steps(workdir)))
     return (
-        f"{'Continuing' if images else 'Training'} {config.family} on {config.data.source} in "
-        f"{workdir}\n  parameters: {counts}; {program.items} images a step; "
-        f"{mesh.size} {devices[0].platform} device(s)\n  {images} of {total} images seen"
+        f"Checkpoints from before stay in {workdir / 'checkpoints'}: {steps or 'none yet'}. The "
+        "same command goes on from the newest; move it away to go on from an earlier one."
     )
 
 

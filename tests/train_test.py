@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from ganjax import checkpoint, generate
+from ganjax import checkpoint, evaluate, generate
 from ganjax.logs import read_metrics
+from ganjax.metrics.watch import CollapseError
 from ganjax.train import train
 
 configs = importlib.import_module("configs.biggan")
@@ -62,6 +63,54 @@ def test_a_stopped_run_ends_bit_equal(finished, tmp_path):
     assert step == STEPS
     for (path, one), (_, other) in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer.g_lr": 1e30}, "At 32 images players/d/params/.* has .* NaN"),
+        (
+            {"watch.every_images": 16, "watch.min_diversity": 100.0, "watch.patience": 2},
+            "Collapse at 32 images: samples differ",
+        ),
+    ],
+)
+def test_a_collapse_stops_the_run_and_keeps_what_was_before(changes, message, tmp_path):
+    config = tiny()
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    with pytest.raises(CollapseError, match=f"{message}.* Checkpoints from before stay in .*: 1. "):
+        train(config, tmp_path)
+    assert checkpoint.steps(tmp_path) == [1]
+    assert [line["images"] for line in read_metrics(tmp_path)] == [16, 32]
+
+
+def test_a_measured_checkpoint_is_kept_if_it_is_the_best(tmp_path, monkeypatch):
+    values = iter((5.0, 3.0, 4.0, 6.0))
+    monkeypatch.setattr(evaluate, "Evaluation", lambda *_: lambda model: record(next(values)))
+    config = tiny()
+    config.evaluate.every_images = PER_STEP
+    config.checkpoint.keep = 1
+    train(config, tmp_path)
+    assert checkpoint.steps(tmp_path) == [2, 4]
+    assert generate.load(tmp_path, "best").step == 2 and generate.load(tmp_path).step == 4
+    assert [line["fd_digits"] for line in read_metrics(tmp_path)] == [5.0, 3.0, 4.0, 6.0]
+
+
+def test_no_best_without_measurements(finished):
+    with pytest.raises(checkpoint.CheckpointError, match=r"No checkpoint in .* was measured"):
+        generate.load(finished, "best")
+
+
+def record(value):
+    return {
+        "metrics": {"fd_digits": value},
+        "references": {"fd_digits": {"real_real": 1.0}},
+        "counts": {"samples": 2, "real": 2},
+        "step": 0,
+        "seed": 0,
+        "seconds": 0.0,
+    }
 
 
 def test_a_sample_depends_on_its_number_alone(finished):

@@ -1,6 +1,7 @@
 """How BigGAN is sampled: truncated latents, standing statistics, and its sheets of pictures."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,22 +55,27 @@ class Sampling:
         if not self.standing:
             return dict(variables)
 
-        everything = dataclasses.replace(request, classes=())
-
-        @jax.jit
         def one_pass(variables, number):
-            indices = number * self.standing_batch + jnp.arange(self.standing_batch)
-            draws = self.draws(key, indices, everything)
-            _, changed = self.generator.apply(
-                variables,
-                draws["z"],
-                draws["label"],
-                train=True,
-                mutable=["batch_moments", "batch_stats", "spectral"],
-            )
-            return changed
+            return self._training_pass(variables, key, number, request.truncation)
 
         return standing_statistics(one_pass, variables, jnp.arange(self.standing))
+
+    # Jitted here, so that whoever asks for statistics again does not compile again.
+    @functools.partial(jax.jit, static_argnames=("self", "truncation"))
+    def _training_pass(
+        self, variables: Mapping[str, Any], key: Any, number: Any, truncation: float | None
+    ) -> Mapping[str, Any]:
+        """What changes in a pass in training mode over ``standing_batch`` new samples."""
+        indices = number * self.standing_batch + jnp.arange(self.standing_batch)
+        draws = self.draws(key, indices, Request(truncation=truncation))
+        _, changed = self.generator.apply(
+            variables,
+            draws["z"],
+            draws["label"],
+            train=True,
+            mutable=["batch_moments", "batch_stats", "spectral"],
+        )
+        return changed
 
     def sheets(self) -> dict[str, Callable[[Sample, Any, Request], Sheet]]:
         """``grid``, ``truncation``, ``latents`` and ``classes``."""
