@@ -31,12 +31,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_short_training():
-    """The classifier of a test is of 60 steps, and made once."""
+    """The classifier of a test is of 200 steps, and made once."""
     made = {}
 
     def short(images, labels, classes, seed):
         if seed not in made:
-            made[seed] = train_classifier(images, labels, classes, seed, steps=60)
+            made[seed] = train_classifier(images, labels, classes, seed, steps=200)
         return made[seed]
 
     with pytest.MonkeyPatch.context() as patch:
