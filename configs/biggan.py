@@ -9,7 +9,7 @@ digits        1,797 handwritten digits, built in. Two CPU cores, under ten minut
 shapes        procedural coloured shapes, built in. CPU.
 cifar10       the official PyTorch code's scripts/launch_cifar_ema.sh. One GPU.
 sagan128      SAGAN baseline, row 1 of Table 1: batch 256, 64 channels, no embedding shared.
-imagenet128   the paper's, rows 8 of Table 1: batch 2048, 96 channels. v5e:16x16.
+imagenet128   the paper's, Table 1 with all on: batch 2048, 96 channels. v5e:16x16.
 imagenet256   the paper's, Table 2 and appendix B.
 imagenet512   the paper's, Table 2 and appendix B.
 
@@ -110,7 +110,6 @@ def base() -> ml_collections.ConfigDict:
             ),
             sample=dict(
                 standing=16,  # passes for standing statistics; 0: running averages
-                truncation=0.0,  # threshold for resampling latents; 0: none
             ),
         )
     )
@@ -164,7 +163,7 @@ def cifar10():
 
 
 def imagenet128():
-    """Rows 8 of Table 1, 8.51 FID at 165k generator steps."""
+    """Shared, hierarchical and orthogonal in Table 1: FID 8.51 after 165k generator steps."""
     config = base()
     config.data.update(source="records", path="data/imagenet128", resolution=128, classes=1000)
     config.data.threads = 16
