@@ -6,6 +6,9 @@ import os
 from typing import Any, Protocol, runtime_checkable
 
 from ganjax.data.demo import Digits, Shapes
+from ganjax.data.files import Files, Folder, Zip
+from ganjax.data.records import Records
+from ganjax.data.tfds import Tfds
 from ganjax.data.transforms import Item
 
 BUILT_IN = ("digits", "shapes")
@@ -132,15 +135,66 @@ def open_source(config: Any) -> Source:
       config: an object with the attributes of `Options`, such as an ml_collections ConfigDict.
 
     Raises:
-      ValueError: a wrong option; raised before anything is read.
+      ValueError: a wrong option, or data that is not as it should be.
       FileNotFoundError: no data at the path; says what to prepare and how.
+      ImportError: a package is missing; says how to install it.
     """
     options = read_options(config)
-    if options.source == "digits":
+    kind, path = options.source, options.path
+    if kind in ("folder", "zip", "records") and not path:
+        raise ValueError(f"config.data.source={kind!r} needs a place: {_PLACES[kind]}.")
+    if kind == "digits":
         return Digits(options.resolution)
-    if options.source == "shapes":
+    if kind == "shapes":
         return Shapes(options.resolution)
+    if kind == "folder":
+        return Files(Folder(path), kind)
+    if kind == "zip":
+        return Files(Zip(path), kind)
+    if kind == "tfds":
+        if not options.name:
+            raise ValueError("config.data.source='tfds' needs config.data.name, such as cifar10.")
+        return Tfds(options.name, options.split, path)
+    try:
+        return Records(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} {_how_to_prepare(options)}") from None
+
+
+_PLACES = {
+    "folder": "set config.data.path to a folder of pictures, with a sub-folder for each class",
+    "zip": "set config.data.path to a zip file of pictures",
+    "records": "set config.data.path to a folder that `python -m ganjax.data.prepare` wrote",
+}
+
+
+def _how_to_prepare(options: Options) -> str:
+    height, width = options.resolution
+    size = f"{height}" if height == width else f"{height}x{width}"
+    rest = f"--out={options.path} --resolution={size}"
+    return (
+        "Prepare it from pictures, with a sub-folder for each class where there are classes:\n"
+        f"  python -m ganjax.data.prepare --source=folder --path=PICTURES {rest}\n"
+        "or from a zip (--source=zip --path=FILE.zip) or a TFDS data set (--source=tfds "
+        "--name=imagenet2012)."
+    )
+
+
+def fit_classes(classes: int, source: Source) -> int:
+    """The number of classes to train on: what a config says, if it fits the data.
+
+    Args:
+      classes: of the config; 0 takes what the data has. Data without classes is one class.
+
+    Raises:
+      ValueError: the config says another number than the data.
+    """
+    known = len(source.classes)
+    if classes in (0, known or 1):
+        return known or 1
+    named = f" ({', '.join(source.classes[:3])}, ...)" if known else ""
     raise ValueError(
-        f"config.data.source={options.source!r} cannot be read by this version yet; "
-        f"set one of {list(BUILT_IN)}."
+        f"config.data.classes={classes}, but {source.name!r} has {known or 'no'} classes{named}. "
+        f"Set config.data.classes={known or 1}"
+        + (", or 0 to take what the data has." if known else " to train without classes.")
     )

@@ -3,6 +3,7 @@
 All pixels are uint8 ``[h, w, c]`` with c = 1 (gray) or 3 (RGB); the step scales them on the device.
 """
 
+import dataclasses
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,25 @@ Item = dict[str, np.ndarray]
 
 class BrokenItem(ValueError):
     """One item cannot be decoded, now and at every later try; the others may be fine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """An item whose picture is still the bytes of a file."""
+
+    picture: bytes
+    label: int
+    name: str
+
+
+def decode_item(encoded: Encoded) -> Item:
+    """The item itself.
+
+    Raises:
+      BrokenItem: see `decode`.
+    """
+    image = decode(encoded.picture, encoded.name)
+    return {"image": image, "label": np.asarray(encoded.label, np.int32)}
 
 
 def decode(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w c"]:

@@ -1,0 +1,124 @@
+"""Data sets of TensorFlow Datasets, prepared as ArrayRecord and read without TensorFlow."""
+
+from typing import Any
+
+import numpy as np
+
+from ganjax.data.records import read_record
+from ganjax.data.transforms import Encoded, Item, decode_item
+
+# Features that tell a person which picture it is, where a data set has one.
+_NAMES = ("file_name", "image/filename", "id", "image_id", "image/id")
+
+
+class Tfds:
+    """A split of a data set that has an ``image`` and, where it knows classes, a ``label``.
+
+    Args:
+      name: as TFDS writes it: ``"cifar10"``, ``"imagenet2012:5.1.0"``.
+      split: ``"train"``, ``"train[:90%]"``.
+      folder: where the prepared data sets are; empty for TFDS's own choice
+        (``TFDS_DATA_DIR``, else ``~/tensorflow_datasets``).
+
+    Raises:
+      FileNotFoundError: not prepared there as ArrayRecord; says how it is.
+      ImportError: the package tensorflow-datasets is missing; says how to install it.
+      ValueError: an unknown name or split, or a data set without pictures.
+    """
+
+    def __init__(self, name: str, split: str = "train", folder: str = ""):
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise ImportError(
+                f"The source tfds needs the package tensorflow-datasets ({error}). Install it: "
+                "pip install tensorflow-datasets"
+            ) from error
+        self._args = (name, split, folder)
+        self.name = f"tfds {name} {split}"
+        try:
+            builder = tfds.builder(name, data_dir=folder or None)
+        except ValueError as error:  # DatasetNotFoundError is one
+            raise ValueError(
+                f"TFDS knows no data set {name!r} ({_first_line(error)}). Set config.data.name "
+                "to one of https://www.tensorflow.org/datasets/catalog, or config.data.path to "
+                "where yours was prepared."
+            ) from None
+        formats = {file_format.value for file_format in builder.info.available_file_formats()}
+        if not builder.is_prepared() or "array_record" not in formats:
+            raise FileNotFoundError(_how_to_prepare(builder, name, folder))
+        features = builder.info.features
+        wanted = {name: features[name] for name in ("image", "label", *_NAMES) if name in features}
+        image, label = wanted.get("image"), wanted.get("label")
+        whole = (np.uint8, np.uint16)
+        if not isinstance(image, tfds.features.Image) or image.np_dtype not in whole:
+            raise ValueError(
+                f"The TFDS data set {name!r} has no feature 'image' of 8 or 16 bits; it has "
+                f"{dict(features)}. Choose another."
+            )
+        if not isinstance(label, tfds.features.ClassLabel):
+            wanted.pop("label", None)
+            self.classes: tuple[str, ...] = ()
+        else:
+            self.classes = tuple(label.names)
+        # What nobody reads is not decoded.
+        self._features = tfds.features.FeaturesDict(wanted)
+        self._decoders = {"image": tfds.decode.SkipDecoding()}
+        try:
+            self._records = builder.as_data_source(split=split).data_source
+        except ValueError as error:
+            raise ValueError(
+                f"{name} has no split {split!r} ({_first_line(error)}). Set config.data.split."
+            ) from None
+        self._fingerprint = f"tfds-1-{builder.info.full_name}-{split}-{len(self._records)}"
+
+    def __reduce__(self) -> Any:
+        return Tfds, self._args
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Item:
+        return decode_item(self.encoded(index))
+
+    def encoded(self, index: int) -> Encoded:
+        """An item's picture as it is kept.
+
+        Raises:
+          ValueError: TFDS's label for "unknown", in a data set that has classes.
+        """
+        record = read_record(self._records, index, self.name)
+        fields = self._features.deserialize_example_np(record, decoders=self._decoders)
+        label = int(fields.get("label", 0))
+        if label < 0:
+            raise ValueError(
+                f"Item {index} of {self.name!r} has no label. Set config.data.split to one that "
+                "has, such as train."
+            )
+        names = [fields[name] for name in _NAMES if name in fields]
+        name = names[0].decode(errors="replace") if names and isinstance(names[0], bytes) else ""
+        return Encoded(fields["image"], label, name or f"item {index}")
+
+    def describe(self, index: int) -> str:
+        try:
+            return self.encoded(index).name
+        except (OSError, ValueError):
+            return f"item {index}"
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+
+def _how_to_prepare(builder: Any, name: str, folder: str) -> str:
+    there = " is there in another file format" if builder.is_prepared() else " is not there"
+    where = f" --data_dir={folder}" if folder else ""
+    return (
+        f"{builder.data_path}{there}. Prepare it as ArrayRecord, on any machine; only this step "
+        f"needs TensorFlow:\n"
+        "  pip install tensorflow tensorflow-datasets\n"
+        f"  tfds build {name} --file_format=array_record{where}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
