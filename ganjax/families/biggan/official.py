@@ -7,6 +7,8 @@ Names differ by a rule, layouts by transpositions:
     shared.weight [classes, d]                  params    shared/embedding [classes, d]
     blocks.0.0.conv1.u0 [1, out], sv0 [1]       spectral  blocks_0_0/conv1/u [1, out], sigma [1]
     blocks.0.0.bn1.stored_mean [c]              batch_stats  blocks_0_0/bn1/mean [c]
+    blocks.0.0.bn1.bn.stored_mean               the same, of models trained with --mybn
+    blocks.0.0.bn1.bn.running_mean              the same, of models trained with --cross_replica
     output_layer.0, output_layer.2              output_norm, output_conv
 
 The generator's first dense layer counts its outputs as [c, h, w] there and as [h, w, c] here.
@@ -30,8 +32,15 @@ from ganjax.layers.initializers import init_on_host
 Path = tuple[str, ...]
 State = Mapping[str, np.ndarray]
 
-# Counts the passes behind standing statistics; means nothing outside of that procedure.
-IGNORED = re.compile(r"accumulation_counter$")
+# What statistics are called, and the counter beside them: plain, --mybn, --cross_replica.
+STATISTICS = {
+    "stored": {},
+    "bn.stored": {"accumulation_counter": np.zeros(1, np.float32)},
+    "bn.running": {"num_batches_tracked": np.zeros((), np.int64)},
+}
+
+# The counters mean nothing outside of the reference's own procedures.
+IGNORED = re.compile(r"(accumulation_counter|num_batches_tracked)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +75,7 @@ def from_official(
         ValueError: entries are missing, or one has a shape that does not fit the module.
     """
     state = {name.removeprefix("module."): np.asarray(array) for name, array in state.items()}
-    biased = any(name.endswith(".bn.stored_mean") for name in state)
-    filled, missing = fill(state, entries(module, biased=biased))
+    filled, missing = fill(state, entries(module, statistics=statistics_of(state)))
     matched = [name for entry in filled for name in entry.names]
     left = sorted(set(state) - set(matched))
     report = Report(
@@ -90,30 +98,36 @@ def from_official(
 
 
 def to_official(
-    variables: Mapping[str, Any], module: nn.Module, *, biased: bool = False
+    variables: Mapping[str, Any], module: nn.Module, *, statistics: str = "stored"
 ) -> dict[str, np.ndarray]:
     """The official state dict of our variables: the inverse of `from_official`.
 
     Args:
         variables: of the network; collections and parameters that are left out stay out, and
             gradients pass as `{"params": gradients}`.
-        biased: name the statistics as in models trained with the official `--mybn`.
+        statistics: one of `STATISTICS`.
     """
-    return collect(variables, entries(module, biased=biased), biased=biased)
+    return collect(variables, entries(module, statistics=statistics), statistics=statistics)
+
+
+def statistics_of(state: State) -> str:
+    """Which of `STATISTICS` an official state dict has."""
+    named = (which for which in STATISTICS for name in state if name.endswith(f"{which}_mean"))
+    return max(named, key=len, default="stored")
 
 
 @functools.lru_cache(maxsize=32)  # tracing a network takes a third of a second
-def entries(module: nn.Module, *, biased: bool = False) -> tuple[Entry, ...]:
+def entries(module: nn.Module, *, statistics: str = "stored") -> tuple[Entry, ...]:
     """For each of a network's variables, where an official state dict keeps it."""
     args, kwargs = example_inputs(module)
     shapes = jax.eval_shape(
         lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
     )
-    return entries_of(shapes, biased=biased, width=getattr(module, "bottom_width", 0))
+    return entries_of(shapes, statistics=statistics, width=getattr(module, "bottom_width", 0))
 
 
 def entries_of(
-    shapes: Mapping[str, Any], *, biased: bool = False, width: int = 0
+    shapes: Mapping[str, Any], *, statistics: str = "stored", width: int = 0
 ) -> tuple[Entry, ...]:
     """As `entries`, for variables of any module of BigGAN's layers.
 
@@ -122,7 +136,7 @@ def entries_of(
         width: of the first feature map, if there is a first dense layer called "linear".
     """
     flat = flatten_dict(dict(shapes))
-    return tuple(_entry(path, leaf.shape, biased, width) for path, leaf in flat.items())
+    return tuple(_entry(path, leaf.shape, statistics, width) for path, leaf in flat.items())
 
 
 def fill(state: State, wanted: Sequence[Entry]) -> tuple[dict[Entry, np.ndarray], list[str]]:
@@ -150,7 +164,7 @@ def fill(state: State, wanted: Sequence[Entry]) -> tuple[dict[Entry, np.ndarray]
 
 
 def collect(
-    variables: Mapping[str, Any], wanted: Sequence[Entry], *, biased: bool = False
+    variables: Mapping[str, Any], wanted: Sequence[Entry], *, statistics: str = "stored"
 ) -> dict[str, np.ndarray]:
     """The official entries of our arrays, as far as there are any."""
     flat = flatten_dict(dict(variables))
@@ -160,9 +174,9 @@ def collect(
             continue
         arrays = entry.encode(np.asarray(flat[entry.path]))
         state.update(zip(entry.names, arrays, strict=True))
-        if biased and entry.path[-1] == "var":
-            counter = entry.names[0].replace("stored_var", "accumulation_counter")
-            state[counter] = np.zeros(1, arrays[0].dtype)
+        if entry.path[-1] == "var":
+            layer = entry.names[0].rpartition(".")[0]
+            state |= {f"{layer}.{name}": zero for name, zero in STATISTICS[statistics].items()}
     return state
 
 
@@ -173,13 +187,12 @@ def official_name(path: Path) -> str:
     return re.sub("^output_norm", "output_layer.0", re.sub("^output_conv", "output_layer.2", name))
 
 
-def _entry(path: Path, shape: tuple[int, ...], biased: bool, width: int) -> Entry:
+def _entry(path: Path, shape: tuple[int, ...], statistics: str, width: int) -> Entry:
     collection, *middle, leaf = path
     prefix = official_name(tuple(middle))
     prefix = f"{prefix}." if prefix else ""
     if collection == "batch_stats":
-        inner = f"{prefix}bn." if biased else prefix
-        return _plain(path, f"{inner}stored_{leaf}", shape)
+        return _plain(path, f"{prefix}{statistics}_{leaf}", shape)
 
     def outputs_last(array: np.ndarray) -> np.ndarray:
         """[c, h, w] of the generator's first layer to [h, w, c]."""

@@ -38,11 +38,11 @@ def start(module):
 
 
 @pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("biased", [False, True])
-def test_round_trip(name, biased):
+@pytest.mark.parametrize("statistics", official.STATISTICS)
+def test_round_trip(name, statistics):
     module = MODULES[name]
     variables = start(module)
-    state = official.to_official(variables, module, biased=biased)
+    state = official.to_official(variables, module, statistics=statistics)
     back, report = official.from_official(state, module)
     assert report.complete, str(report)
     assert jax.tree.structure(back) == jax.tree.structure(variables)
@@ -75,7 +75,10 @@ def test_names_and_layouts():
     np.testing.assert_array_equal(
         state["linear.u0"].reshape(8, 4, 4).transpose(1, 2, 0).ravel(), spectral["linear"]["u"][0]
     )
-    assert "blocks.0.0.bn1.bn.stored_mean" in official.to_official(variables, module, biased=True)
+    for statistics in official.STATISTICS:
+        state = official.to_official(variables, module, statistics=statistics)
+        assert f"blocks.0.0.bn1.{statistics}_mean" in state
+        assert official.statistics_of(state) == statistics
 
 
 def test_the_report_and_what_is_missing():

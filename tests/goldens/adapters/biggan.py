@@ -71,6 +71,7 @@ def check_supported(options: Options, letter: str) -> None:
         "norm_style": "bn",
         "output_dim": 1,
         f"{letter}_kernel_size": 3,
+        # On one device the reference then adds the gain where it would multiply by it.
         "cross_replica": False,
     }
     for name, value in fixed.items():
@@ -140,24 +141,19 @@ def load(state: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, Any]:
     return jax.tree.map(jnp.asarray, variables)
 
 
-def is_biased(state: Mapping[str, Any]) -> bool:
-    """The state is of a model with the reference's own (`mybn`) normalisation."""
-    return any(name.endswith("bn.stored_mean") for name in state)
-
-
 def to_nchw(array: Any) -> Any:
     """[n, h, w, c] to [n, c, h, w]; other ranks as they are."""
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
 
-def with_weights(module: nn.Module, biased: bool, intermediates: Any, width: int = 0) -> Found:
+def with_weights(module: nn.Module, statistics: str, intermediates: Any, width: int = 0) -> Found:
     """`W_eff/<name>.weight` from what layers recorded as their effective weights."""
     flat = flatten_dict(intermediates)
     weights = {}
     for path, (value, *_) in ((path, v) for path, v in flat.items() if path[-1] == "weight"):
         leaf = "embedding" if _is_table(path) else "kernel"
         weights["params", *path[:-1], leaf] = value
-    entries = official.entries_of(unflatten_dict(weights), biased=biased, width=width)
+    entries = official.entries_of(unflatten_dict(weights), statistics=statistics, width=width)
     found = official.collect(unflatten_dict(weights), entries)
     return {f"W_eff/{name}": array for name, array in found.items()}
 
@@ -189,7 +185,7 @@ def generator(case: Case) -> Found:
     """`Generator`: images, features, weights used, side state, gradients."""
     module = build_generator(case.kwargs, is_deep(case))
     state = case.group("param/")
-    biased = is_biased(state)
+    statistics = official.statistics_of(state)
     variables = load(state, module)
     train = bool(case.call["train"])
     z, labels, cotangent = case["in/z"], case["in/y"], case.images("in/cotangent_img")
@@ -220,11 +216,11 @@ def generator(case: Case) -> Found:
     if module.shared_dim:
         found["grad/y_shared"] = gradient["y_shared"]
     found |= prefixed("out/", features(intermediates, module.bottom_width))
-    found |= prefixed("out/", with_weights(module, biased, intermediates, module.bottom_width))
+    found |= prefixed("out/", with_weights(module, statistics, intermediates, module.bottom_width))
     found |= prefixed(
-        "grad/", official.to_official({"params": gradient["params"]}, module, biased=biased)
+        "grad/", official.to_official({"params": gradient["params"]}, module, statistics=statistics)
     )
-    after = official.to_official(mutated, module, biased=biased)
+    after = official.to_official(mutated, module, statistics=statistics)
     return found | prefixed("out/state_after/", keep_counters(after, state))
 
 
@@ -273,7 +269,7 @@ def keep_counters(after: Found, before: Mapping[str, np.ndarray]) -> Found:
 def layer_variables(module: nn.Module, state: Mapping[str, np.ndarray], *args, **kwargs) -> Any:
     """Our variables of a single layer from the reference's, and their official entries."""
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kwargs))
-    entries = official.entries_of(shapes, biased=is_biased(state))
+    entries = official.entries_of(shapes, statistics=official.statistics_of(state))
     filled, missing = official.fill(state, entries)
     left = set(state) - {name for entry in filled for name in entry.names}
     left = {name for name in left if not official.IGNORED.search(name)}
@@ -435,7 +431,7 @@ def _norm_layer_case(case: Case, name: str, module: nn.Module) -> Found:
         gradients = official.collect({"params": gradient["params"]}, entries)
         gradients |= {"x": to_nchw(gradient["x"]), "y": gradient.get("y", [None])[0]}
         found |= {f"grad/{name}/{key}@{mode}": g for key, g in gradients.items()}
-    after = official.collect(mutated, entries, biased=is_biased(state))
+    after = official.collect(mutated, entries, statistics=official.statistics_of(state))
     found |= prefixed(f"out/{name}/after_train/", keep_counters(after, state))
     return found | _standing(case, name, module, {**variables, **mutated}, condition)
 

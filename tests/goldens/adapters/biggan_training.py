@@ -32,7 +32,6 @@ from tests.goldens.adapters.biggan import (
     Options,
     build_discriminator,
     build_generator,
-    is_biased,
     keep_counters,
     load,
     prefixed,
@@ -49,15 +48,15 @@ class Net:
     start: dict[str, np.ndarray]
 
     @property
-    def biased(self) -> bool:
-        return is_biased(self.start)
+    def statistics(self) -> str:
+        return official.statistics_of(self.start)
 
     def variables(self) -> dict[str, Any]:
         return load(self.start, self.module)
 
     def state(self, variables: Mapping[str, Any]) -> Found:
         """An official state dict; standing counters as they were."""
-        state = official.to_official(variables, self.module, biased=self.biased)
+        state = official.to_official(variables, self.module, statistics=self.statistics)
         return keep_counters(state, self.start)
 
     def parameters(self, tree: Any) -> Found:
@@ -491,7 +490,7 @@ def _final(case: Case, run: Run) -> Found:
     found["standing/eval_img"] = to_nchw(sample(standing, z, y))
     # The reference keeps sums, and divides by the count where it normalises.
     sums = {**standing, "batch_stats": jax.tree.map(lambda s: s * count, standing["batch_stats"])}
-    state = official.to_official(sums, generator, biased=run.generator.biased)
+    state = official.to_official(sums, generator, statistics=run.generator.statistics)
     for name in state:
         if official.IGNORED.search(name):
             state[name] = np.array([count])
