@@ -33,7 +33,7 @@ Path = tuple[str, ...]
 State = Mapping[str, np.ndarray]
 
 # What statistics are called, and the counter beside them: plain, --mybn, --cross_replica.
-STATISTICS = {
+STATISTICS: dict[str, dict[str, np.ndarray]] = {
     "stored": {},
     "bn.stored": {"accumulation_counter": np.zeros(1, np.float32)},
     "bn.running": {"num_batches_tracked": np.zeros((), np.int64)},
