@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
@@ -27,6 +26,8 @@ from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from ganjax import config as configs
+from ganjax.parallel.agreement import agreed
+from ganjax.workdir import local, write_atomically
 
 CONFIG = "config.json"
 CHECKSUMS = "checksums.json"
@@ -39,14 +40,12 @@ class CheckpointError(RuntimeError):
 
 
 def prepare(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Path:
-    """Make the workdir and keep the config in it; call it before anything compiles.
+    """Keep the config in a claimed workdir; call it before anything compiles.
 
     Raises:
-      ConfigError: the workdir cannot be written, or holds checkpoints of another config.
+      ConfigError: the workdir holds checkpoints of another config.
     """
-    path = _local(workdir)
-    if jax.process_index() == 0:
-        _check_writable(path)
+    path = local(workdir)
     if steps(path):
         try:
             configs.check_resume(read_config(path), config, path)
@@ -56,7 +55,7 @@ def prepare(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Path:
                 stacklevel=2,
             )
     if jax.process_index() == 0:
-        _write_atomically(path / CONFIG, configs.to_json(config).encode())
+        write_atomically(path / CONFIG, configs.to_json(config).encode())
     return path
 
 
@@ -66,18 +65,24 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
     Raises:
       FileNotFoundError: there is none.
     """
-    file = _local(workdir) / CONFIG
+    file = local(workdir) / CONFIG
     if not file.is_file():
         raise FileNotFoundError(
             f"{file} does not exist, so {workdir} is not the directory of a run. Give --workdir "
             "the directory that a training run printed."
         )
-    return configs.from_json(file.read_text())
+    try:
+        return configs.from_json(file.read_text())
+    except configs.ConfigError as error:
+        raise configs.ConfigError(
+            f"{file} is damaged: {error} Each checkpoint holds a copy: "
+            f"{file.parent}/checkpoints/<step>/config/metadata."
+        ) from error
 
 
 def steps(workdir: str | os.PathLike) -> list[int]:
     """The steps of the complete checkpoints in a workdir, ascending."""
-    directory = _local(workdir) / "checkpoints"
+    directory = local(workdir) / "checkpoints"
     names = [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
     return sorted(int(name) for name in names if name.isdecimal())
 
@@ -108,7 +113,7 @@ class Checkpoints:
             raise ValueError(f"config.checkpoint.keep is {keep}; at least 1 is wanted.")
         if best is not None and best[1] not in ("min", "max"):
             raise ValueError(f"The best of {best[0]!r} is {best[1]!r}; 'min' or 'max' is wanted.")
-        self.directory = _local(workdir) / "checkpoints"
+        self.directory = local(workdir) / "checkpoints"
         self.damaged: list[str] = []  # directories that could not be restored, newest first
         self._best = best
         self._read_only = read_only
@@ -266,7 +271,7 @@ class Checkpoints:
                 f"There is no checkpoint of step {step} in {self.directory}; there are "
                 f"{self._listed()}."
             )
-        problem = _agreed(self._damage(step))
+        problem = agreed(self._damage(step))
         if problem is not None:
             return problem, None
         try:
@@ -329,7 +334,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for directory in self._unfinished(self._writing):
                 sums = json.dumps(_checksums(directory), indent=1)
-                _write_atomically(directory / CHECKSUMS, sums.encode())
+                write_atomically(directory / CHECKSUMS, sums.encode())
 
     def _unfinished(self, step: int | None) -> Iterator[pathlib.Path]:
         return self.directory.glob(f"{step}.orbax-checkpoint-tmp*")
@@ -398,11 +403,11 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax and TensorStore have no error of their own
             step, self._writing = self._writing, None
+            free = shutil.disk_usage(self.directory).free / 2**20  # before the rest is deleted
             if jax.process_index() == 0:
                 for partial in self._unfinished(step):
                     shutil.rmtree(partial, ignore_errors=True)
             self._manager.reload()
-            free = shutil.disk_usage(self.directory).free / 2**20
             raise CheckpointError(
                 f"The checkpoint {self.directory / str(step)} could not be written: "
                 f"{_reason(error)} ({free:,.0f} MiB are free). Those of steps "
@@ -422,37 +427,6 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:300]
 
 
-def _local(workdir: str | os.PathLike) -> pathlib.Path:
-    if "://" in os.fspath(workdir):
-        raise configs.ConfigError(
-            f"--workdir={workdir} is an address; a directory is wanted. Mount the bucket (gcsfuse) "
-            "and give the path of the mount."
-        )
-    return pathlib.Path(workdir).expanduser().absolute()
-
-
-def _check_writable(path: pathlib.Path) -> None:
-    probe = path / f".writable-{os.getpid()}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"1")
-        probe.unlink()
-    except OSError as error:
-        raise configs.ConfigError(
-            f"The workdir {path} cannot be written ({error.strerror}). Give --workdir=... a "
-            "directory that you may write and whose disk has room."
-        ) from error
-
-
-def _write_atomically(file: pathlib.Path, data: bytes) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(partial, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
-
-
 def _checksum(file: pathlib.Path) -> int:
     value = 0
     with open(file, "rb") as stream:
@@ -465,17 +439,6 @@ def _checksums(directory: pathlib.Path) -> dict[str, tuple[int, int]]:
     """(bytes, CRC-32) of each file of each item, by its path in the directory."""
     files = sorted(file for file in directory.glob("*/**/*") if file.is_file())
     return {str(f.relative_to(directory)): (f.stat().st_size, _checksum(f)) for f in files}
-
-
-def _agreed(problem: str | None) -> str | None:
-    """What process 0 found, on all processes."""
-    if jax.process_count() == 1:
-        return problem
-    found = np.zeros(512, np.uint8)
-    text = (problem or "").encode()[: found.size]
-    found[: len(text)] = np.frombuffer(text, np.uint8)
-    found = multihost_utils.broadcast_one_to_all(found)
-    return bytes(found).rstrip(b"\0").decode(errors="replace") or None
 
 
 def _with_sharding(leaf: Any) -> Any:

@@ -4,7 +4,9 @@ Everything is counted in images, the samples of the real stream that the discrim
 Only process 0 writes; on the others every method does nothing.
 """
 
+import contextlib
 import datetime
+import io
 import json
 import math
 import os
@@ -19,9 +21,12 @@ import numpy as np
 import tqdm
 from jaxtyping import UInt8
 from PIL import Image
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ganjax.sampling import grid
+from ganjax.workdir import write_atomically
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"
@@ -57,15 +62,16 @@ class Logger:
             return
         (self.workdir / SAMPLES).mkdir(parents=True, exist_ok=True)
         keep_until(self.workdir / METRICS, images)
-        # TensorBoard itself drops what other files hold beyond the step that this one begins at.
-        self._board = SummaryWriter(str(self.workdir), purge_step=images + 1 if images else None)
+        self._board = Board(self.workdir, images + 1 if images else None)
         self._lines = open(self.workdir / METRICS, "a", encoding="utf-8")
 
     def __enter__(self) -> "Logger":
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self.close()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # What a full disk leaves unwritten fails again here; the first error is the one to see.
+        with contextlib.suppress(*[OSError] if error else []):
+            self.close()
 
     def scalars(self, images: int, values: Mapping[str, Any]) -> None:
         """Append numbers; they survive a kill from here on.
@@ -85,11 +91,12 @@ class Logger:
             number = float(np.asarray(value).reshape(()))
             if math.isfinite(number):
                 line[name] = number
-                self._board.add_scalar(name, number, int(images))
+                self._board.add(summary.scalar(name, number), int(images))
             else:
                 line[name] = str(number)
         self._lines.write(json.dumps(line) + "\n")
         self._lines.flush()
+        self._board.flush()
 
     def grid(
         self,
@@ -119,7 +126,7 @@ class Logger:
             return None
         path = self.workdir / SAMPLES / f"{name}-{int(images):09d}.png"
         write_png(path, picture)
-        self._board.add_image(name, picture, int(images), dataformats="HWC")
+        self._board.add(summary.image(name, picture, dataformats="HWC"), int(images))
         self._board.flush()
         return path
 
@@ -134,18 +141,46 @@ class Logger:
         self._progress = Progress(total, done, self._stream, self.enabled)
         return self._progress
 
-    def flush(self) -> None:
-        """Hand all to the operating system."""
-        if self.enabled:
-            self._board.flush()
-
     def close(self) -> None:
         """End the progress and the files."""
         if self._progress is not None:
             self._progress.close()
         if self.enabled and not self._lines.closed:
-            self._lines.close()
-            self._board.close()
+            with self._lines:
+                self._board.close()
+
+
+class Board:
+    """A TensorBoard file, written in the caller's thread.
+
+    NOTE: tensorboardX's own writer has a thread, which a full disk kills; the run would then wait
+    for ever for room in that thread's queue.
+
+    Args:
+      workdir: exists.
+      purge: the step from which TensorBoard drops what other files of the folder hold.
+    """
+
+    def __init__(self, workdir: pathlib.Path, purge: int | None = None):
+        self._file = EventsWriter(str(workdir / "events"))
+        if purge is not None:
+            self._write(Event(step=purge, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, shown: Any, step: int) -> None:
+        """Write a ``summary.scalar`` or ``summary.image``."""
+        self._write(Event(step=step, summary=shown))
+
+    def flush(self) -> None:
+        """Let TensorBoard see it."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._file.write_event(event)
 
 
 class Progress:
@@ -223,9 +258,9 @@ class Progress:
 
 def write_png(path: pathlib.Path, picture: UInt8[np.ndarray, "h w c"]) -> None:
     """Write a picture so that its name never stands for half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(picture).save(partial, format="PNG")
-    partial.replace(path)
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, format="PNG")
+    write_atomically(path, encoded.getvalue())
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -244,9 +279,7 @@ def keep_until(file: pathlib.Path, images: int) -> None:
     kept = [line for line in _parse(data) if 0 < images >= line["images"]]
     text = "".join(json.dumps(line) + "\n" for line in kept).encode()
     if text != data:
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_bytes(text)
-        partial.replace(file)
+        write_atomically(file, text)
 
 
 def _parse(data: bytes) -> list[dict[str, Any]]:

@@ -7,9 +7,12 @@ python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batc
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --mode=plan --topology=v5e:16x16
 """
 
+import dis
+import os
 import pathlib
 import sys
-from typing import Literal
+import warnings
+from typing import Any, Literal
 
 from ganjax import environment
 
@@ -41,19 +44,64 @@ OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; plan: J
 
 
 def main(overrides: dict[str, str]) -> None:
-    """Runs a mode; a mistake of the user's ends it with one paragraph and status 2."""
+    """Runs a mode.
+
+    What is no bug ends it with one paragraph and status 2, a bug with a traceback and status 1,
+    Ctrl-C outside of training (which saves and ends with 0) with status 130.
+    """
     logging.set_verbosity(logging.WARNING)
+    logging.get_absl_logger().addFilter(_is_ours)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         {"train": _train, "sample": _sample, "evaluate": _evaluate, "plan": _plan}[MODE.value](
             overrides
         )
-    except configs.ConfigError:
-        raise
-    except (ValueError, OSError, RuntimeError) as error:
-        if logging.level_debug():
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not _is_answer(error) or logging.level_debug():
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_text(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _is_ours(record: Any) -> bool:
+    """Orbax logs at length, with tracebacks, what `CheckpointError` says."""
+    return logging.level_debug() or f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether the message is for the user; else the program is wrong, not what it was given.
+
+    It is where a ``raise`` of ganjax made it (any ValueError there says what to set), and where
+    the system refused a file or memory.
+    """
+    if isinstance(error, OSError) or _is_out_of_memory(error):
+        return True
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_globals["__name__"].startswith("ganjax."):
+        return False
+    raised = trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and not isinstance(error, AssertionError)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _text(error: Exception) -> str:
+    if _is_out_of_memory(error):
+        first = str(error).splitlines()[0]
+        return (
+            f"{first}\nThe devices have too little memory. Set config.train.batch lower, "
+            "config.train.d_microbatches and g_microbatches higher, or split the parameters with "
+            "config.mesh.fsdp."
+        )
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _config(overrides: dict[str, str]) -> ConfigDict:

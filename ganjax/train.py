@@ -1,6 +1,7 @@
 """Training: the host's loop. Progress is counted in images of the real stream."""
 
 import contextlib
+import errno
 import pathlib
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from ganjax.metrics.watch import CollapseError, check_finite
 from ganjax.parallel.mesh import batch_sharding, make_mesh, replicated
 from ganjax.parallel.preemption import Preemption
 from ganjax.program import Program, assemble
+from ganjax.workdir import claim, local
 
 SHOWN_SEED = 1  # of the pictures that training shows: the same latents throughout
 
@@ -40,18 +42,26 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
       CheckpointError: the workdir's checkpoints cannot be read or written.
       CollapseError: a number is not finite, or a rule of ``config.watch`` was broken; checkpoints
         from before stay.
+      OSError: the disk is full; checkpoints from before stay.
     """
-    with contextlib.ExitStack() as stack:
-        run = Run(config, workdir, stack)
-        if run.images >= run.total:
-            run.log.status(f"{run.workdir} is done: {run.images} of {run.total} images.")
-        else:
-            try:
-                run.play()
-            except CollapseError as error:
-                run.checkpoints.wait()
-                raise CollapseError(f"{error} {_kept(run.workdir)}") from error
-        run.log.status(_next(run.workdir))
+    try:
+        with contextlib.ExitStack() as stack:
+            run = Run(config, workdir, stack)
+            if run.images >= run.total:
+                run.log.status(f"{run.workdir} is done: {run.images} of {run.total} images.")
+            else:
+                try:
+                    run.play()
+                except CollapseError as error:
+                    run.checkpoints.wait()
+                    raise CollapseError(f"{error} {_kept(run.workdir)}") from error
+            run.log.status(_next(run.workdir))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        path = local(workdir)
+        said = f"{error.strerror} in {path}. Make room. {_kept(path)}"
+        raise OSError(error.errno, said) from error
     return run.workdir
 
 
@@ -61,7 +71,7 @@ class Run:
     Args:
       config: of a config file.
       workdir: the same directory for all hosts; made if it is not there.
-      stack: closes what the run opens.
+      stack: closes what the run opens, the lock of the workdir last.
 
     Attributes:
       images: seen so far, of ``total``.
@@ -74,7 +84,7 @@ class Run:
         options = read_options(config.data)
         source = open_source(config.data)
         self.config = config
-        self.workdir = checkpoint.prepare(workdir, config)
+        self.workdir = checkpoint.prepare(stack.enter_context(claim(workdir)), config)
         self._mesh = make_mesh(config.mesh)
         self._family = build(config, self._mesh.devices.flat[0].platform)
         self._program = assemble(self._family, self._mesh)

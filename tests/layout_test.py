@@ -20,7 +20,7 @@ FLOORS = (
     {"checkpoint"},
     {"adversarial"},
     {"layers", "data", "pretrained"},
-    {"metrics", "sampling", "logs", "parallel", "config", "environment", "interop"},
+    {"metrics", "sampling", "logs", "workdir", "parallel", "config", "environment", "interop"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 

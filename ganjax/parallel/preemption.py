@@ -1,5 +1,6 @@
 """Being told to stop: SIGTERM from a machine that is taken away, Ctrl-C from a person."""
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
@@ -39,6 +40,8 @@ class Preemption:
         del frame
         self.signal = signal.Signals(number)
         self._restore()
+        said = f"\n{self.signal.name}: saving after this step; once more ends at once.\n"
+        os.write(2, said.encode())  # print() may be in the middle of another line
 
     def _restore(self) -> None:
         while self._before:
