@@ -116,7 +116,7 @@ def base() -> ml_collections.ConfigDict:
 
 
 def digits():
-    """Learning rates and width from a search on two CPU cores; see docs/digits.md."""
+    """Sizes for two CPU cores; what comes of them: docs/digits.md."""
     config = base()
     config.model.update(
         g_channels=8, d_channels=8, latent_dim=40, shared_dim=16, attention=(), bn_eps=1e-5
