@@ -1,6 +1,13 @@
 """Adapters by family: what each class of the references is in ganjax."""
 
-from tests.goldens.adapters import biggan, biggan_training
+from tests.goldens.adapters import biggan, biggan_training, c3d, i3d, inception, metrics
 
 # Whole steps first: their references name the losses and rules that they use, too.
-ADAPTERS = (*biggan_training.ADAPTERS, *biggan.ADAPTERS)
+ADAPTERS = (
+    *biggan_training.ADAPTERS,
+    *biggan.ADAPTERS,
+    *inception.ADAPTERS,
+    *i3d.ADAPTERS,
+    *c3d.ADAPTERS,
+    *metrics.ADAPTERS,
+)

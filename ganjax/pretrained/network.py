@@ -1,0 +1,121 @@
+"""A frozen network with its weights, and how it is called."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from ganjax.interop.report import Report
+from ganjax.pretrained.blocks import Entry, Path, entries_of, from_official, shapes_of
+
+Shapes = Mapping[str, Any]
+State = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a network is, apart from its weights.
+
+    Attributes:
+        module: from prepared inputs to a dictionary of features; "params" and "batch_stats" only.
+        prepare: from images or clips as people have them to the module's input.
+        features: names of all features.
+        example: shape and type of a prepared input.
+        entries: from the shapes of the variables and a state dict to the map between the two.
+        adapt: what happens to an official state dict first.
+    """
+
+    module: nn.Module
+    prepare: Callable[[Array], Array]
+    features: tuple[str, ...]
+    example: jax.ShapeDtypeStruct
+    entries: Callable[[Shapes, State], Sequence[Entry]]
+    adapt: Callable[[State], State] = lambda state: state
+
+    def from_official(self, state: State) -> tuple[dict[str, Any], Report]:
+        """Variables from an official state dict.
+
+        Raises:
+            ValueError: entries are missing or have other shapes.
+        """
+        shapes = shapes_of(self.module, self.example)
+        state = self.adapt(state)
+        return from_official(state, self.entries(shapes, state))
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureNetwork:
+    """A network with weights: `network(images)` gives features by name.
+
+    Attributes:
+        name: in the catalog.
+        variables: "params" and, where it has batch normalisation, "batch_stats".
+        sha256: of the file that the weights came from: it belongs into every record.
+    """
+
+    name: str
+    kind: Kind
+    variables: Mapping[str, Any]
+    sha256: str = ""
+
+    def __call__(
+        self, images: Num[Array | np.ndarray, "n ..."], features: Sequence[str] | None = None
+    ) -> dict[str, Float[Array, "n _"]]:
+        """Compiles once for each batch size, whatever the size of the images.
+
+        Args:
+            images: as the kind's `prepare` takes them.
+            features: names of those wanted, others are not computed; None: all.
+
+        Raises:
+            ValueError: an unknown feature.
+        """
+        prepared = _prepare(self.kind.prepare, jnp.asarray(images))
+        return _apply(self.kind.module, self.variables, prepared, self.wanted(features))
+
+    def apply(
+        self, variables: Mapping[str, Any], images: Array, features: Sequence[str] | None = None
+    ) -> dict[str, Float[Array, "n _"]]:
+        """As calling it, for use inside of a compiled function, and differentiable."""
+        prepared = self.kind.prepare(images)
+        return _apply_module(self.kind.module, variables, prepared, self.wanted(features))
+
+    def wanted(self, features: Sequence[str] | None) -> tuple[str, ...]:
+        """The names, checked."""
+        for name in features or ():
+            if name not in self.kind.features:
+                raise ValueError(
+                    f"{self.name} has no feature {name!r}; it has {', '.join(self.kind.features)}"
+                )
+        return self.kind.features if features is None else tuple(features)
+
+
+def _prepare_images(prepare: Callable[[Array], Array], images: Array) -> Array:
+    return prepare(images)
+
+
+def _apply_module(
+    module: nn.Module, variables: Mapping[str, Any], prepared: Array, features: tuple[str, ...]
+) -> dict[str, Array]:
+    found = module.apply(variables, prepared)
+    assert isinstance(found, dict), "a feature network gives features by name"
+    return {name: found[name] for name in features}
+
+
+_prepare = jax.jit(_prepare_images, static_argnums=0)
+_apply = jax.jit(_apply_module, static_argnums=(0, 3))
+
+
+def pytorch_entries(shapes: Shapes, state: State) -> Sequence[Entry]:
+    """The map where our modules are named as PyTorch's: names joined by dots."""
+    return entries_of(shapes, dotted)
+
+
+def dotted(path: Path) -> tuple[str, ...]:
+    """`Mixed_5b.branch1x1.conv.weight` for its parts."""
+    return (".".join(path),)
