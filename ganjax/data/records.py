@@ -12,6 +12,7 @@ from typing import Any
 from ganjax.data.transforms import BrokenItem, Encoded, Item, decode_item
 
 INDEX = "index.json"
+UNFINISHED = "unfinished.json"  # in its place until all shards are there
 FORMAT = 1
 
 
@@ -105,7 +106,9 @@ def read_index(path: pathlib.Path) -> dict[str, Any]:
     """
     file = path / INDEX
     if not file.is_file():
-        what = "is not there" if not path.exists() else f"holds no {INDEX}"
+        what = f"holds no {INDEX}" if path.exists() else "is not there"
+        if (path / UNFINISHED).is_file():
+            what = "is not finished: run the command that prepares it again"
         raise FileNotFoundError(f"{path} {what}; expected a folder of finished records.")
     try:
         index = json.loads(file.read_text())

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Item = dict[str, np.ndarray]
 
@@ -55,6 +55,8 @@ def decode(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w c"]:
         with Image.open(io.BytesIO(data)) as opened:
             image = ImageOps.exif_transpose(opened)
             return _to_uint8(image)
+    except UnidentifiedImageError:
+        raise BrokenItem(f"{name}: no picture of a kind that Pillow reads") from None
     # Pillow's decoders raise nearly anything on damaged input, struct.error and
     # DecompressionBombError among it.
     except Exception as error:

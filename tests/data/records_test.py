@@ -85,6 +85,9 @@ def test_no_index_is_an_error(folder):
     (folder / INDEX).unlink()
     with pytest.raises(FileNotFoundError, match="holds no index.json"):
         Records(folder)
+    (folder / "unfinished.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="is not finished: run the command"):
+        Records(folder)
 
 
 def test_another_format_is_an_error(folder):

@@ -78,7 +78,7 @@ def test_of_several_frames_the_first():
 @pytest.mark.parametrize(
     "data, reason",
     [
-        (b"", "cannot identify"),
+        (b"", "no picture of a kind"),
         (b"GIF89a", "."),
         (saved(Image.effect_noise((64, 64), 50))[:900], "truncated"),
         (saved(Image.effect_noise((64, 64), 50), "JPEG")[:900], "truncated"),
