@@ -8,7 +8,7 @@ import importlib.util
 import json
 import re
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -42,17 +42,34 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation
 _SHAPE = re.compile(r"\b(pred|bf16|[a-z]\d+\w*)\[([\d,]*)\]")
 
 
+class Collectives(NamedTuple):
+    """All collectives of one kind.
+
+    Attributes:
+      instructions: in the program's text, where a loop's body stands once.
+      executed: in one execution, loops times their trips.
+      bytes: of the results of those executed.
+    """
+
+    instructions: int = 0
+    executed: int = 0
+    bytes: int = 0
+
+    def __add__(self, other):  # type: ignore[override]
+        return Collectives(*map(sum, zip(self, other)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Hlo:
     """What an optimised program's text says of one execution on one device.
 
     Attributes:
       cycles: the backend's estimate; collectives, gathers and kernels of one's own have none.
-      collectives: ``{kind: (count, bytes)}``; bytes are those of the results.
+      collectives: by kind.
     """
 
     cycles: int
-    collectives: dict[str, tuple[int, int]]
+    collectives: dict[str, Collectives]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +78,8 @@ class ProgramPlan:
 
     Attributes:
       problem: why there are no numbers; empty if there are.
+      flops: of every repeat, before optimisation, parameters taken as replicated.
+      bytes_accessed: the compiler's own count, in which a loop's body stands once.
       seconds: the compiler's estimate, ``None`` where the clock is not known.
     """
 
@@ -76,7 +95,7 @@ class ProgramPlan:
     bytes_accessed: float = 0.0
     cycles: int = 0
     seconds: float | None = None
-    collectives: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    collectives: dict[str, Collectives] = dataclasses.field(default_factory=dict)
 
     @property
     def memory(self) -> int:
@@ -142,8 +161,9 @@ class Report:
                 numbers += (f"{row.flops / 1e12:.4g}", f"{row.bytes_accessed / 1e9:.4g}")
                 numbers += (_milliseconds(row.seconds),)
                 kinds = (
-                    f"{count} {kind} ({size / 1e6:.1f} MB)"
-                    for kind, (count, size) in sorted(row.collectives.items())
+                    f"{found.instructions} {kind} in the text, {found.executed} executed "
+                    f"({found.bytes / 1e6:.1f} MB)"
+                    for kind, found in sorted(row.collectives.items())
                 )
                 notes.append(f"{name}: collectives: {', '.join(kinds) or 'none'}")
             rows.append((name, f"{row.share:.4g}", *numbers, f"{row.compile_seconds:.1f}"))
@@ -159,9 +179,8 @@ class Report:
                 f"mean step: {_milliseconds(self.mean_seconds)} ms; "
                 f"most memory: {largest} of {limit} a device",
                 "Per device. Time: the compiler's own estimate, loops times their trips, without "
-                "collectives, gathers and custom kernels.\nTFLOP: of the whole step with every "
-                "repeat, before optimisation, divided by the devices. GB accessed counts a loop's "
-                "body once.",
+                "collectives, gathers and custom kernels.\nTFLOP: every repeat, before "
+                "optimisation. GB accessed: a loop's body counts once.",
             )
         )
 
@@ -180,8 +199,12 @@ def plan(config: Any, topology: str) -> Report:
     devices = _devices(topology)
     family = build(config, "tpu")
     program = assemble(family, make_mesh(config.mesh, devices))
-    # Repeats are written out for a CPU, so that counting operations misses none.
-    unrolled = assemble(family, make_mesh(None, jax.devices("cpu")[:1]))
+    # What one device does, counted where repeats are written out: on a CPU.
+    share_of_batch = tuple(
+        dataclasses.replace(phase, size=phase.size // len(devices)) for phase in family.phases
+    )
+    alone = dataclasses.replace(family, phases=share_of_batch)
+    unrolled = assemble(alone, make_mesh(None, jax.devices("cpu")[:1]))
     kind = devices[0].device_kind
     memory, clock = CHIPS.get(kind, (None, None))
     per_chip = len(devices) // len({tuple(device.coords) for device in devices}) or 1
@@ -213,7 +236,7 @@ def plan(config: Any, topology: str) -> Report:
                 outputs=stats.output_size_in_bytes,
                 temporaries=stats.temp_size_in_bytes,
                 aliased=stats.alias_size_in_bytes,
-                flops=counted.get("flops", 0.0) / len(devices),
+                flops=counted.get("flops", 0.0),
                 bytes_accessed=compiled.cost_analysis().get("bytes accessed", 0.0),
                 cycles=hlo.cycles,
                 seconds=hlo.cycles / (clock * 1e9) if clock else None,
@@ -244,7 +267,7 @@ def read_hlo(text: str) -> Hlo:
         else:
             lines.append(line)
     cycles = 0
-    collectives: dict[str, tuple[int, int]] = {}
+    collectives: dict[str, Collectives] = {}
     channels = set()
 
     def visit(name: str, times: int, fused: bool) -> None:
@@ -264,9 +287,9 @@ def read_hlo(text: str) -> Hlo:
                 channel = re.search(r"channel_id=(\d+)", line)
                 if channel is None or channel[1] not in channels:
                     channels.add(channel[1] if channel else line)
-                    count, size = collectives.get(base, (0, 0))
                     moved = _bytes(kind, largest=base != "all-reduce" and base != opcode)
-                    collectives[base] = (count + times, size + times * moved)
+                    seen = collectives.get(base, Collectives())
+                    collectives[base] = seen + Collectives(1, times, times * moved)
                 continue
             trips = _trips(line, computations) if opcode == "while" else 1
             for called in _CALLED.findall(line):

@@ -41,7 +41,10 @@ ENTRY %main (a: f32[4,2]) -> f32[4,2] {
 def test_loops_count_as_often_as_they_run():
     read = plan.read_hlo(HLO)
     assert read.cycles == 5 + 3 * 10  # what a fusion holds is in its own estimate
-    assert read.collectives == {"all-reduce": (3, 3 * (32 + 16)), "all-gather": (1, 64)}
+    assert read.collectives == {
+        "all-reduce": plan.Collectives(instructions=1, executed=3, bytes=3 * (32 + 16)),
+        "all-gather": plan.Collectives(instructions=1, executed=1, bytes=64),
+    }
 
 
 def test_noted_trip_count_wins():

@@ -11,6 +11,61 @@ from ganjax.layers import initializers
 from ganjax.layers.resample import max_pool
 from ganjax.layers.spectral import SpectralConv
 
+QUERIES = 512  # whose scores the backward pass holds at a time
+
+
+@jax.custom_vjp
+def attend(
+    queries: Float[Array, "n p d"], keys: Float[Array, "n q d"], values: Float[Array, "n q e"]
+) -> Float[Array, "n p e"]:
+    """Softmax of the scores, in float32 or wider, times the values.
+
+    XLA's TPU compiler has a kernel for the whole of this, but none for its gradient, whose scores
+    [n, p, q] would travel through memory again and again: the backward pass makes them anew, some
+    queries at a time.
+    """
+    scores = _product("npd,nqd->npq", queries, keys)
+    beta = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    return jnp.einsum("npq,nqe->npe", beta, values)
+
+
+def _product(equation: str, a: Array, b: Array) -> Array:
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.einsum(equation, a, b, preferred_element_type=wide)
+
+
+def _attend_forward(queries, keys, values):
+    attended = attend(queries, keys, values)
+    return attended, (queries, keys, values, attended)
+
+
+def _attend_backward(saved, gradient):
+    queries, keys, values, attended = saved
+
+    def chunk(queries, attended, gradient):
+        beta = jax.nn.softmax(_product("npd,nqd->npq", queries, keys), axis=-1)
+        d_beta = _product("npe,nqe->npq", gradient, values)
+        # sum_q beta d_beta, from what is at hand.
+        mean = jnp.sum(gradient.astype(beta.dtype) * attended, axis=-1, keepdims=True)
+        d_scores = (beta * (d_beta - mean)).astype(queries.dtype)
+        return (
+            jnp.einsum("npq,nqd->npd", d_scores, keys),
+            _product("npq,npd->nqd", d_scores, queries),
+            _product("npq,npe->nqe", beta.astype(gradient.dtype), gradient),
+        )
+
+    bounds = list(range(QUERIES, queries.shape[1], QUERIES))
+    pieces = zip(*(jnp.split(x, bounds, axis=1) for x in (queries, attended, gradient)))
+    d_queries, d_keys, d_values = zip(*(chunk(*piece) for piece in pieces))
+    return (
+        jnp.concatenate(d_queries, axis=1),
+        sum(d_keys).astype(keys.dtype),
+        sum(d_values).astype(values.dtype),
+    )
+
+
+attend.defvjp(_attend_forward, _attend_backward)
+
 
 class SelfAttention(nn.Module):
     """Each pixel attends to all pixels of a grid half as fine, on top of the identity.
@@ -36,9 +91,6 @@ class SelfAttention(nn.Module):
         theta = project(narrow, "theta")(x).reshape(n, h * w, -1)
         phi = max_pool(project(narrow, "phi")(x)).reshape(n, h * w // 4, -1)
         g = max_pool(project(c // 2, "g")(x)).reshape(n, h * w // 4, -1)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        scores = jnp.einsum("npd,nqd->npq", theta, phi, preferred_element_type=wide)
-        beta = jax.nn.softmax(scores, axis=-1).astype(g.dtype)
-        attended = jnp.einsum("npq,nqd->npd", beta, g).reshape(n, h, w, -1)
+        attended = attend(theta, phi, g).reshape(n, h, w, -1)
         gamma = self.param("gamma", initializers.zeros, ())
-        return x + gamma.astype(x.dtype) * project(c, "o")(attended)
+        return (x + gamma * project(c, "o")(attended)).astype(x.dtype)

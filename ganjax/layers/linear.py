@@ -61,7 +61,9 @@ class Conv(Weighted):
         y = self.operation(x, kernel)
         if self.use_bias:
             bias = self.param("bias", initializers.zeros, (self.features,))
-            y = y + bias.astype(y.dtype)
+            # Added wide, which is free within a convolution: the bias's gradient is summed so too,
+            # over pixels and over devices.
+            y = (y + bias).astype(y.dtype)
         return y
 
 

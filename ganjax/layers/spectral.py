@@ -36,12 +36,13 @@ def singular_values(
     for vector in lax.stop_gradient(u):
         v = _normalise(_orthogonalise(_product(fixed, vector), vs), eps)
         vs.append(v)
-        new_u = _normalise(_orthogonalise(_product(v, fixed), us), eps)
-        us.append(new_u)
         # Nothing is made of the values after the first, so their gradients are no one's business:
         # in fewer dimensions than values they would be 0 / 0.
-        seen = fixed if sigmas else matrix
-        sigmas.append(jnp.vdot(v, _product(seen, new_u), precision="highest"))
+        image = _product(v, fixed if sigmas else matrix)
+        new_u = _normalise(_orthogonalise(lax.stop_gradient(image), us), eps)
+        us.append(new_u)
+        # v^T W u in two readings of the matrix rather than three.
+        sigmas.append(jnp.vdot(image, new_u, precision="highest"))
     return jnp.stack(sigmas), jnp.stack(us)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ganjax.layers import attention
 from ganjax.layers.attention import SelfAttention
 from ganjax.layers.linear import Conv
 
@@ -62,3 +63,21 @@ def test_bfloat16(x):
     y = layer.apply(variables, x.astype(jnp.bfloat16))
     wanted = layer.apply(variables, x)
     assert jnp.abs(y - wanted).max() < 0.05 * jnp.abs(wanted).max()
+
+
+@pytest.mark.parametrize("held", [3, 8, 512])
+def test_gradients_are_those_of_softmax(monkeypatch, held):
+    monkeypatch.setattr(attention, "QUERIES", held)
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = ((2, 8, 3), (2, 5, 3), (2, 5, 4), (2, 8, 4))
+    *inputs, weights = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes))
+
+    def plain(queries, keys, values):
+        scores = jnp.einsum("npd,nqd->npq", queries, keys)
+        return jnp.einsum("npq,nqe->npe", jax.nn.softmax(scores, axis=-1), values)
+
+    def gradients(function):
+        return jax.grad(lambda *x: jnp.sum(weights * function(*x)), argnums=(0, 1, 2))(*inputs)
+
+    for found, wanted in zip(gradients(attention.attend), gradients(plain)):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
