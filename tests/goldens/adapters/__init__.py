@@ -1,6 +1,14 @@
 """Adapters by family: what each class of the references is in ganjax."""
 
-from tests.goldens.adapters import biggan, biggan_training, c3d, i3d, inception, metrics
+from tests.goldens.adapters import (
+    biggan,
+    biggan_training,
+    c3d,
+    i3d,
+    inception,
+    metrics,
+    video_metrics,
+)
 
 # Whole steps first: their references name the losses and rules that they use, too.
 ADAPTERS = (
@@ -10,4 +18,5 @@ ADAPTERS = (
     *i3d.ADAPTERS,
     *c3d.ADAPTERS,
     *metrics.ADAPTERS,
+    *video_metrics.ADAPTERS,
 )
