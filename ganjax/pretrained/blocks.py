@@ -1,7 +1,6 @@
 """What the frozen convolutional networks are made of, and how their official weights get in."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -98,8 +97,7 @@ class Entry:
     def decode(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Ours from the official arrays, in the order of `names`."""
         joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        joined = joined.reshape(-1) if self.shape and not joined.ndim else joined
-        return np.ascontiguousarray(joined if self.axes is None else joined.transpose(self.axes))
+        return np.array(joined if self.axes is None else joined.transpose(self.axes), order="C")
 
     def encode(self, array: np.ndarray) -> dict[str, np.ndarray]:
         """The inverse, by official name."""
@@ -132,11 +130,16 @@ def entries_of(
             official names.
     """
     entries = []
-    for path, leaf in flatten_dict(dict(shapes)).items():
+    for path, shape in entry_paths(shapes):
         official = (*path[1:-1], official_leaf(path))
-        axes = kernel_axes(path, len(leaf.shape))
-        entries.append(Entry(path, tuple(names_of(official)), axes, tuple(leaf.shape)))
+        axes = kernel_axes(path, len(shape))
+        entries.append(Entry(path, tuple(names_of(official)), axes, shape))
     return tuple(entries)
+
+
+def entry_paths(shapes: Mapping[str, Any]) -> list[tuple[Path, tuple[int, ...]]]:
+    """Path, collection first, and shape of each of a network's variables."""
+    return [(path, tuple(leaf.shape)) for path, leaf in flatten_dict(dict(shapes)).items()]
 
 
 def from_official(
@@ -160,9 +163,7 @@ def from_official(
         if absent:
             continue
         for name in entry.names:
-            if math.prod(state[name].shape) != math.prod(entry.official_shape) or (
-                state[name].ndim and state[name].shape != entry.official_shape
-            ):
+            if state[name].shape != entry.official_shape:
                 raise ValueError(
                     f"{name} has shape {state[name].shape}, the network wants"
                     f" {entry.official_shape} for {'/'.join(entry.path)}; the file is of another"

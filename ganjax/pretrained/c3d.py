@@ -118,7 +118,7 @@ KIND = Kind(
     module=C3D(),
     prepare=prepare,
     features=FEATURES,
-    example=jax.ShapeDtypeStruct((1, FRAMES, SIZE, SIZE, 3), np.float32),
+    examples=(jax.ShapeDtypeStruct((1, FRAMES, SIZE, SIZE, 3), np.float32),),
     entries=entries,
     adapt=cut_mean,
 )

@@ -185,7 +185,7 @@ def _kind(eps: float, prepare) -> Kind:
         module=I3D(eps=eps),
         prepare=prepare,
         features=FEATURES,
-        example=jax.ShapeDtypeStruct((1, 16, SIZE, SIZE, 3), np.float32),
+        examples=(jax.ShapeDtypeStruct((1, 16, SIZE, SIZE, 3), np.float32),),
         entries=entries,
     )
 

@@ -247,6 +247,6 @@ KIND = Kind(
     module=InceptionV3(),
     prepare=prepare,
     features=FEATURES,
-    example=jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32),
+    examples=(jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32),),
     entries=pytorch_entries,
 )

@@ -25,7 +25,7 @@ class Kind:
         module: from prepared inputs to a dictionary of features; "params" and "batch_stats" only.
         prepare: from images or clips as people have them to the module's input.
         features: names of all features.
-        example: shape and type of a prepared input.
+        examples: shapes and types of prepared inputs.
         entries: from the shapes of the variables and a state dict to the map between the two.
         adapt: what happens to an official state dict first.
     """
@@ -33,7 +33,7 @@ class Kind:
     module: nn.Module
     prepare: Callable[[Array], Array]
     features: tuple[str, ...]
-    example: jax.ShapeDtypeStruct
+    examples: tuple[jax.ShapeDtypeStruct, ...]
     entries: Callable[[Shapes, State], Sequence[Entry]]
     adapt: Callable[[State], State] = lambda state: state
 
@@ -43,7 +43,7 @@ class Kind:
         Raises:
             ValueError: entries are missing or have other shapes.
         """
-        shapes = shapes_of(self.module, self.example)
+        shapes = shapes_of(self.module, *self.examples)
         state = self.adapt(state)
         return from_official(state, self.entries(shapes, state))
 

@@ -46,7 +46,7 @@ def test_every_official_entry_has_its_place(kind, case, features):
     assert report.complete
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
     assert count == meta["param_count"]
-    outputs = jax.eval_shape(kind.module.apply, variables, kind.example)
+    outputs = jax.eval_shape(kind.module.apply, variables, *kind.examples)
     assert {name: leaf.shape for name, leaf in outputs.items()} == {
         name: (1, size) for name, size in features.items()
     }
@@ -54,7 +54,7 @@ def test_every_official_entry_has_its_place(kind, case, features):
 
 
 def test_chainers_names():
-    shapes = shapes_of(c3d.KIND.module, c3d.KIND.example)
+    shapes = shapes_of(c3d.KIND.module, *c3d.KIND.examples)
     state = {"conv1a/W": np.zeros(1)}
     names = {name for entry in c3d.entries(shapes, state) for name in entry.names}
     assert {"conv5b/W", "conv5b/b", "fc8/b", "mean"} <= names and len(names) == 23
@@ -81,7 +81,7 @@ def test_i3d_cuts_the_middle_or_squeezes():
 
 
 def test_i3d_needs_nine_frames():
-    variables = shapes_of(i3d.STYLEGANV.module, i3d.STYLEGANV.example)
+    variables = shapes_of(i3d.STYLEGANV.module, *i3d.STYLEGANV.examples)
 
     def features(frames):
         clips = jax.ShapeDtypeStruct((1, frames, 224, 224, 3), np.float32)

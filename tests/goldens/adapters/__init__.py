@@ -4,6 +4,7 @@ from tests.goldens.adapters import (
     biggan,
     biggan_training,
     c3d,
+    clip,
     i3d,
     inception,
     metrics,
@@ -17,6 +18,7 @@ ADAPTERS = (
     *inception.ADAPTERS,
     *i3d.ADAPTERS,
     *c3d.ADAPTERS,
+    *clip.ADAPTERS,
     *metrics.ADAPTERS,
     *video_metrics.ADAPTERS,
 )

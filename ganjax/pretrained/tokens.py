@@ -1,0 +1,136 @@
+"""CLIP's byte-pair tokens, from the vocabulary files of a checkpoint."""
+
+import gzip
+import html
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from jaxtyping import Int
+from tokenizers import Regex, models, normalizers, pre_tokenizers
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+OPENAI_MERGES = 49152 - 256 - 2  # of the longer list in OpenAI's file
+FILES = ("tokenizer.json", "vocab.json and merges.txt", "bpe_simple_vocab_16e6.txt.gz")
+
+
+class Tokenizer:
+    """Texts to ids: start, byte pairs, end, zeros.
+
+    NOTE: OpenAI's code first mends texts by `ftfy` (broken encodings, curly quotes); this one only
+    resolves HTML entities. Give `clean=ftfy.fix_text` where captions need it.
+
+    Args:
+        path: a tokenizer.json; bpe_simple_vocab_16e6.txt.gz; or the folder of one of them, or of
+            vocab.json and merges.txt.
+        length: of every row.
+        clean: what happens to a text first.
+
+    Raises:
+        ValueError: no such file.
+    """
+
+    def __init__(
+        self, path: str | Path, length: int = 77, clean: Callable[[str], str] = lambda text: text
+    ):
+        self.length = length
+        self._clean = clean
+        self._model = _read(Path(path))
+        start, end = (self._model.token_to_id(token) for token in (START, END))
+        if start is None or end is None:
+            raise ValueError(f"{path} has no {START} and {END}; it is no vocabulary of CLIP")
+        self.start, self.end = start, end
+
+    def __call__(self, texts: Sequence[str], truncate: bool = True) -> Int[np.ndarray, "n length"]:
+        """Ids, int32; the end token of a text that is too long takes the last place.
+
+        Raises:
+            ValueError: a text is too long, if it is not to be truncated.
+        """
+        rows = np.zeros((len(texts), self.length), np.int32)
+        for row, text in zip(rows, texts):
+            text = html.unescape(html.unescape(self._clean(text))).strip()
+            ids = self._model.encode(text, add_special_tokens=False).ids
+            if len(ids) > self.length - 2:
+                if not truncate:
+                    raise ValueError(
+                        f"{text!r} has {len(ids)} tokens, there is room for {self.length - 2};"
+                        " shorten it or set truncate=True"
+                    )
+                ids = ids[: self.length - 2]
+            row[: len(ids) + 2] = [self.start, *ids, self.end]
+        return rows
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    folder = path if path.is_dir() else path.parent
+    names = [path.name] if path.is_file() else []
+    if path.is_dir():
+        known = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
+        names = [name for name in known if (path / name).is_file()]
+    for name in names:
+        file = folder / name
+        if name.endswith(".gz"):
+            lines = gzip.decompress(file.read_bytes()).decode().splitlines()
+            return _build(*_openai(lines[1 : OPENAI_MERGES + 1]))
+        if name == "vocab.json" and (folder / "merges.txt").is_file():
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+            merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
+            return _build(json.loads(file.read_text(encoding="utf-8")), merges)
+        if name.endswith(".json") and name != "vocab.json":
+            model = tokenizers.Tokenizer.from_file(str(file))
+            model.no_truncation()
+            model.no_padding()
+            return model
+    raise ValueError(
+        f"{path}: found no vocabulary of CLIP; wanted one of {', '.join(FILES)}, which come with"
+        " the checkpoint (Hugging Face: openai/clip-vit-large-patch14; the last one is in the"
+        " repository openai/CLIP under clip/)"
+    )
+
+
+def _pair(line: str) -> tuple[str, str]:
+    left, right = line.split()
+    return left, right
+
+
+def _openai(lines: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Ids in the order of OpenAI's list: bytes, bytes at the end of words, merges, marks."""
+    merges = [_pair(line) for line in lines]
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) for byte in printable]
+    letters += [chr(256 + index) for index in range(len(others))]
+    words = [*letters, *(f"{letter}</w>" for letter in letters)]
+    words += [left + right for left, right in merges]
+    return {word: index for index, word in enumerate([*words, START, END])}, merges
+
+
+def _build(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
+    model = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=vocabulary,
+            merges=merges,
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+            unk_token=END,
+        )
+    )
+    model.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Lowercase(),
+        ]
+    )
+    model.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    model.add_special_tokens([START, END])
+    return model
