@@ -23,6 +23,7 @@ from ganjax.metrics.watch import (
     sigmas,
 )
 from ganjax.parallel.mesh import replicated
+from ganjax.parallel.rules import whole
 
 SEED = 1  # of the fakes: the same latents throughout
 FAKES, REALS = 64, 256  # images whose diversity is compared
@@ -78,7 +79,9 @@ class Watch:
             fake = values.get(name.removesuffix("real") + "fake")
             if name.endswith("/logit_real") and fake is not None:
                 measured[LOGIT_GAP] = real - fake
-        fake, fake_labels = jax.device_get(self._fakes(state.players[self._player].variables))
+        fake, fake_labels = jax.device_get(
+            self._fakes(whole(state.players[self._player].variables))
+        )
         real, real_labels = jax.device_get(self._reals(batch))
         diversity = relative_diversity(fake, real, fake_labels, real_labels)
         return measured | ({} if diversity is None else {DIVERSITY: diversity})

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from ganjax.adversarial.phases import items_per_step, make_step, streams
+from ganjax.adversarial.phases import Game, Phase, items_per_step, make_step, streams
 from ganjax.adversarial.state import TrainState
 from ganjax.family import Family
 from ganjax.parallel.mesh import batch_sharding, check_batch, replicated
-from ganjax.parallel.rules import Rule, fsdp, replicate, shardings
+from ganjax.parallel.rules import Rule, fsdp, gathered, replicate, shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,12 @@ def assemble(family: Family, mesh: Mesh) -> Program:
 
         return jax.tree.map(lay_out, draws)
 
+    phases = family.phases
+    if "fsdp" in mesh.shape:
+        used = {name: gathered(player.variables) for name, player in places.players.items()}
+        phases = tuple(_on_whole_parameters(phase, used) for phase in phases)
     step = make_step(
-        family.phases,
+        phases,
         family.optimizers,
         family.ema,
         unroll=mesh.devices.flat[0].platform == "cpu",
@@ -90,3 +94,14 @@ def assemble(family: Family, mesh: Mesh) -> Program:
         key=jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
         items=items_per_step(family.phases),
     )
+
+
+def _on_whole_parameters(phase: Phase, used: dict[str, Any]) -> Phase:
+    """The phase with every player's variables where ``used`` says, as its loss meets them."""
+
+    def loss(params: Any, game: Game) -> Any:
+        players = jax.lax.with_sharding_constraint(dict(game.players), used)
+        params = jax.lax.with_sharding_constraint(params, used[phase.player]["params"])
+        return phase.loss(params, dataclasses.replace(game, players=players))
+
+    return dataclasses.replace(phase, loss=loss)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import pathlib
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from ganjax import checkpoint, evaluate, generate
 from ganjax.adversarial.phases import due
 from ganjax.collapse import Watch
 from ganjax.data.pipeline import Stream
-from ganjax.data.sources import open_source, read_options
+from ganjax.data.sources import fit_classes, open_source, read_options
 from ganjax.data.transforms import Transform
 from ganjax.family import Request, build
 from ganjax.layers.images import to_uint8
@@ -24,6 +25,7 @@ from ganjax.logs import Logger
 from ganjax.metrics.watch import CollapseError, check_finite
 from ganjax.parallel.mesh import batch_sharding, make_mesh, replicated
 from ganjax.parallel.preemption import Preemption
+from ganjax.parallel.rules import whole
 from ganjax.program import Program, assemble
 from ganjax.workdir import claim, local
 
@@ -82,8 +84,11 @@ class Run:
     ):
         # What can be wrong is found before anything compiles: data, workdir, mesh, batch, rules.
         options = read_options(config.data)
-        source = open_source(config.data)
-        self.config = config
+        self._source = source = open_source(config.data)
+        if "classes" in config.data:
+            config = config.copy_and_resolve_references().unlock()
+            config.data.classes = fit_classes(config.data.classes, source)
+        self.config = config.lock()
         self.workdir = checkpoint.prepare(stack.enter_context(claim(workdir)), config)
         self._mesh = make_mesh(config.mesh)
         self._family = build(config, self._mesh.devices.flat[0].platform)
@@ -91,8 +96,10 @@ class Run:
         self.total = steps_for(config.train.images, self._program.items) * self._program.items
         self._watch = Watch(self._family, self._mesh, config)
         self._evaluation = None
-        if config.evaluate.every_images:
-            metrics, samples = config.evaluate.metrics, config.evaluate.samples
+        metrics, samples = config.evaluate.metrics, config.evaluate.samples
+        known = evaluate.metric_names(config.data.source)
+        # A preset that is given other data, which has no metrics yet, trains without.
+        if config.evaluate.every_images and (known or metrics):
             self._evaluation = evaluate.Evaluation(config, source, metrics, samples)
 
         # Continue, or begin.
@@ -197,9 +204,10 @@ class Run:
 
     def _show(self) -> None:
         """Draws the family's ``grid`` from the averaged generator."""
+        average = whole(self._state.ema)
 
         def sample(draws):
-            return self._samplers.sample(self._state.ema, draws)
+            return self._samplers.sample(average, draws)
 
         sheet = self._family.sheets["grid"](sample, jax.random.key(SHOWN_SEED), self._request)
         path = self.log.grid(
@@ -217,7 +225,7 @@ class Run:
         """Evaluates the averaged generator."""
         assert self._evaluation
         model = generate.Model(
-            self._family, self._state.ema, self.config, self.step, self._samplers
+            self._family, whole(self._state.ema), self.config, self.step, self._samplers
         )
         record = self._evaluation(model)
         self.log.status(evaluate.table(record))
@@ -236,9 +244,10 @@ class Run:
         counts = ", ".join(f"{p} {family.parameter_count(p) / 1e6:.2f} M" for p in family.networks)
         return (
             f"{'Continuing' if self.images else 'Training'} {self.config.family} on "
-            f"{self.config.data.source} in {self.workdir}\n"
+            f"{self._source.name} in {self.workdir}\n"
+            f"  data: {len(self._source)} items of {len(self._source.classes) or 'no'} classes\n"
             f"  parameters: {counts}; {self._program.items} images a step; "
-            f"{self._mesh.size} {platform} device(s)\n"
+            f"{self._mesh.size} {platform} device(s), {_memory(self._program.state)}\n"
             f"  {self.images} of {self.total} images seen"
         )
 
@@ -268,6 +277,16 @@ def _mean(pending: list[Mapping[str, Any]]) -> dict[str, float]:
         for name, value in metrics.items():
             values.setdefault(name, []).append(float(value))
     return {name: float(np.mean(numbers)) for name, numbers in values.items()}
+
+
+def _memory(state: Any) -> str:
+    """What a placed state takes."""
+    leaves = jax.tree.leaves(state)
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 2**20
+    each = sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves
+    )
+    return f"each with {each / 2**20:.2f} of the state's {whole:.2f} MiB"
 
 
 def _kept(workdir: pathlib.Path) -> str:

@@ -60,6 +60,7 @@ def one_process(folder):
 
 def two_processes(folder):
     """In each of two processes of four devices."""
+    assert jax.process_count() == 2 and len(jax.local_devices()) == 4 and len(jax.devices()) == 8
     save(folder, "two_processes", make_mesh())
 
 
@@ -69,7 +70,7 @@ def save(folder, name, mesh, start=False):
     config.precision = "float64"
     family = importlib.import_module(config.family).build(config)
     family = dataclasses.replace(family, optimizers={p: optax.sgd(0.1) for p in family.networks})
-    if "fsdp" in mesh.shape:
+    if "fsdp" in mesh.shape:  # so small a network that nothing would be split
         family = dataclasses.replace(family, rules=(Rule("", fsdp(min_size=64)),))
     program = assemble(family, mesh)
     state = jax.tree.map(widen, family.init(jax.random.key(0)))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 Tactic = Callable[[tuple[int, ...], Mesh], P]
@@ -32,7 +32,7 @@ def replicate(shape: tuple[int, ...], mesh: Mesh) -> P:
     return P()
 
 
-def fsdp(axis: str = "fsdp", min_size: int = 2**16) -> Tactic:
+def fsdp(axis: str = "fsdp", min_size: int = 2**12) -> Tactic:
     """Split large parameters over ``axis``; gather each where it is used (ZeRO, stage 3).
 
     Args:
@@ -53,6 +53,28 @@ def fsdp(axis: str = "fsdp", min_size: int = 2**16) -> Tactic:
         return P(*(None,) * longest, axis)
 
     return place
+
+
+def gathered(places: Any, axis: str = "fsdp") -> Any:
+    """Those places without ``axis``: where parameters that :func:`fsdp` keeps apart are used.
+
+    Left to itself the partitioner takes the way a parameter is kept for the way to compute, and
+    splits channels of activations.
+    """
+
+    def gather(place: Sharding) -> Sharding:
+        if not isinstance(place, NamedSharding):  # one device
+            return place
+        return NamedSharding(
+            place.mesh, P(*(None if axes == axis else axes for axes in place.spec))
+        )
+
+    return jax.tree.map(gather, places)
+
+
+def whole(tree: Any) -> Any:
+    """Arrays of a mesh, moved to where they are :func:`gathered`."""
+    return jax.device_put(tree, gathered(jax.tree.map(lambda leaf: leaf.sharding, tree)))
 
 
 REPLICATE = (Rule("", replicate),)

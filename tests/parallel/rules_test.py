@@ -1,12 +1,14 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ganjax.parallel.mesh import make_mesh
-from ganjax.parallel.rules import REPLICATE, Rule, fsdp, name_of, replicate, shardings
+from ganjax.parallel.rules import REPLICATE, Rule, fsdp, name_of, replicate, shardings, whole
 
 
 @flax.struct.dataclass
@@ -139,8 +141,8 @@ def test_a_place_that_does_not_fit_names_parameter_shape_and_axis(place, words):
         ((512, 130), P("fsdp")),
         ((16, 16), P()),  # small
         ((257, 263), P()),  # indivisible
-        ((2**16,), P("fsdp")),
-        ((2**16 - 4,), P()),
+        ((2**12,), P("fsdp")),
+        ((2**12 - 4,), P()),
     ],
 )
 def test_fsdp_splits_what_is_large(dimensions, spec):
@@ -159,3 +161,12 @@ def test_fsdp_lightens_each_device():
     placed = jax.device_put(tree, shardings(tree, (Rule("", fsdp(min_size=64)),), mesh))
     assert {s.data.shape for s in placed["params"]["w"].addressable_shards} == {(8, 32)}
     assert {s.data.shape for s in placed["params"]["b"].addressable_shards} == {(5,)}
+    gathered = whole(placed)
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(gathered))
+    np.testing.assert_array_equal(gathered["params"]["w"], tree["params"]["w"])
+
+
+def test_only_the_fsdp_axis_is_gathered():
+    mesh = make_mesh({"data": 1, "expert": 2, "fsdp": 4})
+    split = jax.device_put(jnp.ones((4, 8)), NamedSharding(mesh, P("expert", "fsdp")))
+    assert {s.data.shape for s in whole({"w": split})["w"].addressable_shards} == {(2, 8)}
