@@ -48,12 +48,12 @@ def base() -> ml_collections.ConfigDict:
             precision="auto",  # compute dtype: bfloat16 on accelerators, float32 on CPU
             data=dict(
                 source="digits",  # digits, shapes, folder, zip, tfds, records
-                path="",  # folder, zip file or record shards
-                name="",  # TFDS dataset
+                path="",  # folder, zip file, folder of records or of TFDS data sets
+                name="",  # TFDS data set
                 split="train",
                 resolution=32,  # pixels; one number, or (height, width)
                 channels=3,
-                classes=10,
+                classes=10,  # 0: as many as the data has
                 flip=False,  # mirror half of the images
                 max_broken=10,  # unreadable images to skip before giving up
                 threads=2,

@@ -144,6 +144,11 @@ def build(config: Any, platform: str) -> Family:
         raise ValueError(f"config.family={config.family!r} has no build(config) -> Family.")
     if config.precision not in PRECISIONS:
         raise ValueError(f"config.precision={config.precision!r}; set one of {PRECISIONS}.")
+    if config.data.get("classes") == 0:
+        raise ValueError(
+            "config.data.classes=0 takes what the data has, at which only training looks. Set the "
+            "number of classes."
+        )
     if config.precision == "auto":
         config = config.copy_and_resolve_references()
         config.precision = "float32" if platform == "cpu" else "bfloat16"

@@ -115,6 +115,11 @@ def _train(overrides: dict[str, str]) -> None:
     from ganjax.train import train
 
     config = _config(overrides)
+    if {"data.source", "data.name"} & overrides.keys():
+        # What a preset says of its own data holds no more.
+        with config.unlocked():
+            config.data.update({"classes": 0, "path": ""})
+        config = configs.override(config, overrides)
     mesh.start()
     train(config, _workdir())
 

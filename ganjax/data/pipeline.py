@@ -215,14 +215,16 @@ class _Reader:
                 return
             self.broken[index] = str(error)
             count = len(self.broken)
-        where = f"{self.source.name!r}: {describe(self.source, index)}"
+        named = describe(self.source, index)
+        fault = str(error) if str(error).startswith(named) else f"{named} ({error})"
+        where = f"{self.source.name!r}: {fault}"
         if count > self.max_broken:
             raise ValueError(
-                f"{count} broken items in {where} ({error}). At most {self.max_broken} are "
+                f"{count} broken items in {where}. At most {self.max_broken} are "
                 "replaced: repair the data, or raise config.data.max_broken. "
                 "`python -m ganjax.data.prepare` leaves broken files out and lists them."
             ) from error
-        logging.warning("Broken item in %s (%s). The next good one replaces it.", where, error)
+        logging.warning("Broken item in %s. The next good one replaces it.", where)
 
 
 class _Chunks:

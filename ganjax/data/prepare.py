@@ -133,7 +133,8 @@ def _note(one: Made, found: int, limit: int, show: bool) -> None:
             "left out: repair the data, or raise --max_broken. The same command goes on from here."
         )
     if show:
-        tqdm.tqdm.write(f"Broken, left out: {one.fault or one.name}", file=sys.stderr)
+        fault = one.fault if one.fault.startswith(one.name) else f"{one.name} ({one.fault})"
+        tqdm.tqdm.write(f"Broken, left out: {fault}", file=sys.stderr)
 
 
 def make(source: Source, recipe: Recipe, index: int) -> Made:

@@ -172,11 +172,12 @@ def _how_to_prepare(options: Options) -> str:
     height, width = options.resolution
     size = f"{height}" if height == width else f"{height}x{width}"
     rest = f"--out={options.path} --resolution={size}"
+    tool = "  python -m ganjax.data.prepare"
     return (
-        "Prepare it from pictures, with a sub-folder for each class where there are classes:\n"
-        f"  python -m ganjax.data.prepare --source=folder --path=PICTURES {rest}\n"
-        "or from a zip (--source=zip --path=FILE.zip) or a TFDS data set (--source=tfds "
-        "--name=imagenet2012)."
+        "Prepare it from a folder with a sub-folder for each class, a zip, or a TFDS data set:\n"
+        f"{tool} --source=folder --path=PICTURES {rest}\n"
+        f"{tool} --source=zip --path=PICTURES.zip {rest}\n"
+        f"{tool} --source=tfds --name=imagenet2012 {rest}"
     )
 
 

@@ -45,8 +45,10 @@ class Tfds:
                 "where yours was prepared."
             ) from None
         formats = {file_format.value for file_format in builder.info.available_file_formats()}
-        if not builder.is_prepared() or "array_record" not in formats:
-            raise FileNotFoundError(_how_to_prepare(builder, name, folder))
+        there = builder.data_path.exists() and builder.is_prepared()
+        if not there or "array_record" not in formats:
+            what = "is there in another file format" if there else "is not there"
+            raise FileNotFoundError(f"{builder.data_path} {what}. {_how_to_prepare(name, folder)}")
         features = builder.info.features
         wanted = {name: features[name] for name in ("image", "label", *_NAMES) if name in features}
         image, label = wanted.get("image"), wanted.get("label")
@@ -109,12 +111,10 @@ class Tfds:
         return self._fingerprint
 
 
-def _how_to_prepare(builder: Any, name: str, folder: str) -> str:
-    there = " is there in another file format" if builder.is_prepared() else " is not there"
+def _how_to_prepare(name: str, folder: str) -> str:
     where = f" --data_dir={folder}" if folder else ""
     return (
-        f"{builder.data_path}{there}. Prepare it as ArrayRecord, on any machine; only this step "
-        f"needs TensorFlow:\n"
+        "Prepare it as ArrayRecord, on any machine; only this step needs TensorFlow:\n"
         "  pip install tensorflow tensorflow-datasets\n"
         f"  tfds build {name} --file_format=array_record{where}"
     )

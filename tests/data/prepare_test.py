@@ -19,7 +19,7 @@ from ganjax.data.sources import open_source
 from ganjax.data.transforms import fit
 from tests.data.pictures import encoded, values, write_folder, write_zip
 
-FILES = {"a/1.png": 1, "a/2.png": b"no picture", "b/3.png": encoded((3, 3, 3), (8, 9))}
+FILES = {"a/1.png": 1, "a/2.png": b"no picture", "b/3.png": encoded((3, 3, 3), (8, 9), "JPEG")}
 
 
 class Config:
@@ -89,7 +89,8 @@ def test_records_can_be_prepared_anew(folder, tmp_path):
     large = source_of(tmp_path / "large", "records")
     prepare(large, tmp_path / "small", Recipe((4, 4)), show=False)
     small = Records(tmp_path / "small")
-    assert small[1]["image"].shape == (4, 4, 3) and small.classes == ("a", "b")
+    assert [small[i]["image"].shape for i in (0, 1)] == [(4, 4, 1), (4, 4, 3)]
+    assert small.classes == ("a", "b")
     assert small.encoded(1).name == "b/3.png"
 
 
