@@ -49,10 +49,11 @@ def of_kid(case: Case) -> Found:
     options = case.kwargs
     if options.get("kid_kernel", "poly") != "poly":
         raise ValueError(f"kid_kernel={options['kid_kernel']!r} is not in ganjax, only 'poly'")
+    gamma = options.get("kid_kernel_poly_gamma")
     kernel = Kernel(
         options.get("kid_kernel_poly_degree", 3),
-        options.get("kid_kernel_poly_gamma"),
-        options.get("kid_kernel_poly_coef0", 1),
+        float(gamma) if gamma is not None else None,
+        float(options.get("kid_kernel_poly_coef0", 1)),
     )
     a, b = case.stored["in/a"], case.stored["in/b"]
     if "in/idx_a" in case:
