@@ -3,7 +3,8 @@
 Such a file is a pickle, and unpickling calls whatever functions the pickle names. Here only the few
 that make up tensors and dictionaries are known, each replaced by code of this file; any other name
 is refused, so a file cannot run code. Both layouts are read: the zip archive of PyTorch 1.6 and
-later, and the stream of pickles before it.
+later, and the stream of pickles before it. Of a TorchScript archive (`torch.jit.save`) the weights
+are read as a state dict; the programs in it are not even looked at.
 """
 
 import collections
@@ -14,7 +15,7 @@ import pickle
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,6 +63,7 @@ def read_pth(path: str | Path) -> Any:
             TypeError,
             AttributeError,
             struct.error,
+            RecursionError,
         ) as error:
             raise ValueError(
                 f"{path}: not a readable PyTorch checkpoint ({type(error).__name__}: {error});"
@@ -113,6 +115,14 @@ class _Tensor:
         return view.copy()
 
 
+class _Scripted:
+    """An object of a TorchScript program: its attributes, as the pickle sets them."""
+
+
+def _same(value: Any, *unused: Any) -> Any:
+    return value
+
+
 def _rebuild_tensor(
     storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *unused: Any
 ) -> _Tensor:
@@ -130,6 +140,17 @@ KNOWN: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     **{("torch", name): _StorageType(dtype) for name, dtype in STORAGES.items()},
+    # Typed containers of TorchScript, already built as plain ones.
+    **{
+        ("torch.jit._pickle", name): _same
+        for name in (
+            "build_intlist",
+            "build_doublelist",
+            "build_boollist",
+            "build_tensorlist",
+            "restore_type_tag",
+        )
+    },
 }
 
 
@@ -141,6 +162,8 @@ class _Unpickler(pickle.Unpickler):
         self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "__torch__":
+            return _Scripted
         if (module, name) not in KNOWN:
             raise ValueError(
                 f"its pickle asks for {module}.{name}, which is not part of a state dict, and"
@@ -213,8 +236,19 @@ def _read_legacy(file: BinaryIO) -> Any:
 def _arrays(content: Any) -> Any:
     if isinstance(content, _Tensor):
         return content.array()
+    if isinstance(content, _Scripted):
+        return dict(_state_dict(content, ""))
     if isinstance(content, Mapping):
         return {key: _arrays(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return type(content)(_arrays(value) for value in content)
     return content
+
+
+def _state_dict(module: _Scripted, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Tensors of a scripted module by the names of its state dict; no other attributes."""
+    for name, value in vars(module).items():
+        if isinstance(value, _Tensor):
+            yield prefix + name, value.array()
+        elif isinstance(value, _Scripted):
+            yield from _state_dict(value, f"{prefix}{name}.")

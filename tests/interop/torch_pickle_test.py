@@ -89,6 +89,22 @@ def test_files_of_pytorch(name):
     assert content["steps"] == 7
 
 
+def test_the_weights_of_a_scripted_module_are_its_state_dict():
+    state = read_pth(DATA / "scripted.pt")
+    assert sorted(state) == ["head", "inner.weight", "resolution"]
+    assert state["head"].dtype == np.float16 and state["resolution"] == 224
+    np.testing.assert_array_equal(state["head"], np.arange(4) / 4)
+    np.testing.assert_array_equal(state["inner.weight"], np.arange(6).reshape(2, 3))
+
+
+def test_a_scripted_object_that_contains_itself_is_an_error(tmp_path):
+    loop = b"\x80\x02c__torch__.m\nM\n)\x81q\x01}(X\x04\x00\x00\x00selfh\x01ub."  # m.self = m
+    with zipfile.ZipFile(tmp_path / "loop.pt", "w") as file:
+        file.writestr("a/data.pkl", loop)
+    with pytest.raises(ValueError, match="RecursionError"):
+        read_pth(tmp_path / "loop.pt")
+
+
 def test_a_pickled_module_is_refused_by_name():
     with pytest.raises(ValueError, match=r"module.pth.*torch\.nn\.modules\.linear\.Linear"):
         read_pth(DATA / "module.pth")

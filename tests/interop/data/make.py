@@ -26,3 +26,29 @@ state["steps"] = 7
 torch.save(state, "zip.pth")
 torch.save(state, "legacy.pth", _use_new_zipfile_serialization=False)
 torch.save(torch.nn.Linear(2, 3), "module.pth")
+
+
+class Inner(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
+        self.sizes = [1, 2]
+        self.names = {"a": 1}
+
+    def forward(self, x):
+        return x @ self.weight * self.sizes[1]
+
+
+class Outer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Inner()
+        self.head = torch.nn.Parameter(torch.arange(4.0).half() / 4)
+        self.register_buffer("resolution", torch.tensor(224))
+        self.scale = 0.5
+
+    def forward(self, x, resize: bool = False):
+        return self.inner(x) * self.scale
+
+
+torch.jit.save(torch.jit.script(Outer()), "scripted.pt")
