@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from ganjax.data.demo import Shapes
 from ganjax.data.pipeline import Stream, index_at
 from ganjax.data.transforms import BrokenItem, Transform
+from tests.processes import run
 
 
 class Numbers:
@@ -120,6 +121,58 @@ def test_eight_devices_see_what_one_sees(axes):
         assert b["image"].shape == (2, 2, 16, 8, 8, 3) and b["image"].dtype == np.uint8
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
+
+
+SHAPE = (2, 2, 12)
+COUNT = 101  # of the source: a batch of 48 is no part of an epoch
+
+
+def transform(item, rng):
+    return noisy(Transform((2, 2), 3, flip=True)(item, rng), rng)
+
+
+def test_resumes_at_any_step_with_another_number_of_processes(tmp_path):
+    """One process, then two, then three, see the batches that one sees throughout."""
+    steps = sorted(np.random.default_rng().integers(1, 6, 2).tolist())
+    one = stream(Numbers(COUNT, broken={7}), transform, SHAPE)
+    wanted = [jax.device_get(next(one)) for _ in range(steps[1] + 2)]
+    for processes, step in zip((2, 3), steps):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        target = f"{__name__}:save_batches"
+        run(target, str(folder), str(step), processes=processes)
+        parts = [np.load(folder / f"{i}.npz") for i in range(processes)]
+        rows = [set(part["rows"].tolist()) for part in parts]
+        assert sum(map(len, rows)) == 12 and set.union(*rows) == set(range(12)), steps
+        for part in parts:
+            read = {index for index in part["reads"].tolist()}
+            labels = {index for name in ("0/label", "1/label") for index in part[name].flat}
+            assert read - labels <= {7}, "reads its own rows alone"
+            for name in (n for n in part.files if "/" in n):
+                batch, field = name.split("/")
+                expected = wanted[step + int(batch)][field][:, :, part["rows"]]
+                np.testing.assert_array_equal(part[name], expected, f"{steps} {name}")
+
+
+def save_batches(folder, step):
+    """In each process: what it holds of two batches from a step on, and what it read for them."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    source = Numbers(COUNT, broken={7})
+    start = int(step) * int(np.prod(SHAPE))
+    sharding = NamedSharding(mesh, P(None, None, "data"))
+    resumed = stream(source, transform, SHAPE, sharding=sharding, start_items=start, threads=0)
+    saved = {}
+    for batch in range(2):
+        for name, value in next(resumed).items():
+            shards = sorted(value.addressable_shards, key=lambda shard: shard.index[2].start or 0)
+            saved[f"{batch}/{name}"] = np.concatenate([np.asarray(s.data) for s in shards], axis=2)
+            rows = [np.arange(SHAPE[2])[shard.index[2]] for shard in shards]
+    np.savez(
+        f"{folder}/{jax.process_index()}.npz",
+        rows=np.concatenate(rows),
+        reads=np.array(source.reads),
+        **saved,
+    )
 
 
 def test_a_batch_that_does_not_divide_is_an_error():
