@@ -6,9 +6,11 @@ Everything here is float64 on the host. The distance of N(m1, S1) and N(m2, S2) 
 
 (Dowson and Landau 1982; FID: Heusel et al. 2017). S1 S2 is not symmetric, and its general matrix
 square root (`scipy.linalg.sqrtm`) turns complex or NaN where a covariance is singular, which is
-any covariance of fewer samples than features. S1 S2 has the eigenvalues of the symmetric
-positive semi-definite R^T S2 R for any R with R R^T = S1, so that two symmetric
-eigendecompositions give the trace: always real, never NaN, and about twice as fast.
+any covariance of fewer samples than features. But with S1 = A A^T and S2 = B B^T for any A and B,
+S1 S2 has the eigenvalues of (A^T B)(A^T B)^T beside zeros, so the trace is the sum of the singular
+values of A^T B: real and never NaN. A and B are pivoted Cholesky factors, which stop at the rank;
+nothing is squared, so zeros stay at 1e-16 of the largest where eigenvalues of S1 S2 would be off by
+1e-8. It is also less work than any matrix square root.
 """
 
 import dataclasses
@@ -137,15 +139,20 @@ def trace_sqrt_product(
 ) -> float:
     """tr (A B)^(1/2) of two symmetric positive semi-definite matrices, of any rank.
 
-    Eigenvalues that rounding made negative count as zero. Those that it made positive add at
-    most about 1e-8 sqrt(tr A tr B) each.
+    Directions whose variance is at rounding's level of the largest one's count as zero.
     """
-    values, vectors = scipy.linalg.eigh(np.asarray(covariance_a, np.float64))
-    kept = values > 0
-    root = vectors[:, kept] * np.sqrt(values[kept])  # [d, r], root @ root.T = A
-    inner = root.T @ np.asarray(covariance_b, np.float64) @ root
-    squares = scipy.linalg.eigvalsh((inner + inner.T) / 2) if kept.any() else np.zeros(0)
-    return float(np.sqrt(np.maximum(squares, 0)).sum())
+    product = _factor(covariance_a).T @ _factor(covariance_b)  # [rank a, rank b]
+    return float(scipy.linalg.svdvals(product).sum()) if product.size else 0.0
+
+
+def _factor(covariance: np.ndarray) -> Float[np.ndarray, "d r"]:
+    """F of full rank r with F F^T = the covariance: a Cholesky factor, pivoted."""
+    factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
+        np.asarray(covariance, np.float64), lower=1
+    )
+    rows = np.empty((len(factor), rank))
+    rows[pivots - 1] = np.tril(factor)[:, :rank]
+    return rows
 
 
 def distance(a: Moments, b: Moments, ddof: int = 1) -> float:
