@@ -14,10 +14,9 @@ Names differ by a rule, layouts by transpositions:
 The generator's first dense layer counts its outputs as [c, h, w] there and as [h, w, c] here.
 """
 
-import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -26,11 +25,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ganjax.families.biggan.networks import example_inputs
+from ganjax.interop import entries as interop
+from ganjax.interop.entries import Entry, Path, State, plain
 from ganjax.interop.report import Report
 from ganjax.layers.initializers import init_on_host
-
-Path = tuple[str, ...]
-State = Mapping[str, np.ndarray]
 
 # What statistics are called, and the counter beside them: plain, --mybn, --cross_replica.
 STATISTICS: dict[str, dict[str, np.ndarray]] = {
@@ -41,25 +39,6 @@ STATISTICS: dict[str, dict[str, np.ndarray]] = {
 
 # The counters mean nothing outside of the reference's own procedures.
 IGNORED = re.compile(r"(accumulation_counter|num_batches_tracked)$")
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One of our arrays as entries of an official state dict.
-
-    Attributes:
-        path: collection and names of ours.
-        names: the official names; the array is made of all of them.
-        shape: of each official entry.
-        decode: from the official arrays, in the order of `names`, to ours.
-        encode: the inverse.
-    """
-
-    path: Path
-    names: tuple[str, ...]
-    shape: tuple[int, ...]
-    decode: Callable[[list[np.ndarray]], np.ndarray]
-    encode: Callable[[np.ndarray], list[np.ndarray]]
 
 
 def from_official(
@@ -145,36 +124,16 @@ def fill(state: State, wanted: Sequence[Entry]) -> tuple[dict[Entry, np.ndarray]
     Raises:
         ValueError: an entry has another shape than wanted.
     """
-    filled: dict[Entry, np.ndarray] = {}
-    missing: list[str] = []
-    for entry in wanted:
-        absent = [name for name in entry.names if name not in state]
-        missing += absent
-        if absent:
-            continue
-        for name in entry.names:
-            if state[name].shape != entry.shape:
-                raise ValueError(
-                    f"{name} has shape {state[name].shape}, the module wants {entry.shape} for"
-                    f" {'/'.join(entry.path)}; set the module's fields (channels, latent_dim,"
-                    " classes, shared_dim, resolution) to those of the checkpoint"
-                )
-        filled[entry] = np.array(entry.decode([state[name] for name in entry.names]), order="C")
-    return filled, missing
+    return interop.fill(state, wanted, "channels, latent_dim, classes, shared_dim, resolution")
 
 
 def collect(
     variables: Mapping[str, Any], wanted: Sequence[Entry], *, statistics: str = "stored"
 ) -> dict[str, np.ndarray]:
     """The official entries of our arrays, as far as there are any."""
-    flat = flatten_dict(dict(variables))
-    state: dict[str, np.ndarray] = {}
+    state = interop.collect(variables, wanted)
     for entry in wanted:
-        if entry.path not in flat:
-            continue
-        arrays = entry.encode(np.asarray(flat[entry.path]))
-        state.update(zip(entry.names, arrays, strict=True))
-        if entry.path[-1] == "var":
+        if entry.path[-1] == "var" and entry.names[0] in state:
             layer = entry.names[0].rpartition(".")[0]
             state |= {f"{layer}.{name}": zero for name, zero in STATISTICS[statistics].items()}
     return state
@@ -192,7 +151,7 @@ def _entry(path: Path, shape: tuple[int, ...], statistics: str, width: int) -> E
     prefix = official_name(tuple(middle))
     prefix = f"{prefix}." if prefix else ""
     if collection == "batch_stats":
-        return _plain(path, f"{prefix}{statistics}_{leaf}", shape)
+        return plain(path, f"{prefix}{statistics}_{leaf}", shape)
 
     def outputs_last(array: np.ndarray) -> np.ndarray:
         """[c, h, w] of the generator's first layer to [h, w, c]."""
@@ -235,7 +194,7 @@ def _entry(path: Path, shape: tuple[int, ...], statistics: str, width: int) -> E
             lambda array: [np.ascontiguousarray(outputs_first(array).T)],
         )
     if leaf == "embedding":
-        return _plain(path, f"{prefix}weight", shape)
+        return plain(path, f"{prefix}weight", shape)
     return Entry(
         path,
         (f"{prefix}{leaf}",),
@@ -243,7 +202,3 @@ def _entry(path: Path, shape: tuple[int, ...], statistics: str, width: int) -> E
         lambda arrays: outputs_last(arrays[0]) if arrays[0].ndim else arrays[0],
         lambda array: [outputs_first(array) if array.ndim else array],
     )
-
-
-def _plain(path: Path, name: str, shape: tuple[int, ...]) -> Entry:
-    return Entry(path, (name,), shape, lambda arrays: arrays[0], lambda array: [array])

@@ -8,6 +8,7 @@ from tests.goldens.adapters import (
     i3d,
     inception,
     metrics,
+    stylegan2_ops,
     video_metrics,
 )
 
@@ -20,5 +21,6 @@ ADAPTERS = (
     *c3d.ADAPTERS,
     *clip.ADAPTERS,
     *metrics.ADAPTERS,
+    *stylegan2_ops.ADAPTERS,
     *video_metrics.ADAPTERS,
 )

@@ -1,0 +1,78 @@
+"""Arrays of ours as entries of a foreign state dict, and the way back.
+
+A map of checkpoints is a list of `Entry`; `families/*/official.py` make theirs by rules over paths.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+Path = tuple[str, ...]
+State = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One of our arrays as entries of an official state dict.
+
+    Attributes:
+        path: collection and names of ours.
+        names: the official names; the array is made of all of them.
+        shape: of each official entry.
+        decode: from the official arrays, in the order of `names`, to ours.
+        encode: the inverse.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    decode: Callable[[list[np.ndarray]], np.ndarray]
+    encode: Callable[[np.ndarray], list[np.ndarray]]
+
+
+def fill(
+    state: State, wanted: Sequence[Entry], fields: str
+) -> tuple[dict[Entry, np.ndarray], list[str]]:
+    """Our arrays from an official state dict, and the official names that it lacks.
+
+    Args:
+        fields: of the module, that decide over shapes: for the error.
+
+    Raises:
+        ValueError: an entry has another shape than wanted.
+    """
+    filled: dict[Entry, np.ndarray] = {}
+    missing: list[str] = []
+    for entry in wanted:
+        absent = [name for name in entry.names if name not in state]
+        missing += absent
+        if absent:
+            continue
+        for name in entry.names:
+            if state[name].shape != entry.shape:
+                raise ValueError(
+                    f"{name} has shape {state[name].shape}, the module wants {entry.shape} for"
+                    f" {'/'.join(entry.path)}; set the module's fields ({fields}) to those of the"
+                    " checkpoint"
+                )
+        filled[entry] = np.array(entry.decode([state[name] for name in entry.names]), order="C")
+    return filled, missing
+
+
+def collect(variables: Mapping[str, Any], wanted: Sequence[Entry]) -> dict[str, np.ndarray]:
+    """The official entries of our arrays, as far as there are any."""
+    flat = flatten_dict(dict(variables))
+    state: dict[str, np.ndarray] = {}
+    for entry in wanted:
+        if entry.path in flat:
+            arrays = entry.encode(np.asarray(flat[entry.path]))
+            state.update(zip(entry.names, arrays, strict=True))
+    return state
+
+
+def plain(path: Path, name: str, shape: tuple[int, ...]) -> Entry:
+    """The same array under another name."""
+    return Entry(path, (name,), shape, lambda arrays: arrays[0], lambda array: [array])

@@ -1,0 +1,117 @@
+"""Layers with an equalised learning rate (Karras et al., 2018, section 4.1).
+
+Weights are drawn from N(0, 1) and scaled by `1 / sqrt(fan in)` at run time, so that an optimizer
+that normalises its steps moves all of them alike; StyleGAN's mapping is slowed down further by a
+multiplier, weights being stored as much larger.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ganjax.layers.activation import activation_of, bias_act
+from ganjax.layers.filtering import Taps, conv2d_resample, setup_filter
+from ganjax.layers.initializers import Constant, Normal
+from ganjax.layers.linear import lookup
+
+
+class EqualizedDense(nn.Module):
+    """Dense layer and activation; class indices stand for one-hot vectors.
+
+    Parameters: `kernel` [i, o] and `bias` [o], both stored divided by `lr_multiplier`.
+
+    Attributes:
+        features: outputs.
+        inputs: classes, where the input is class indices; otherwise the input tells.
+        initial_bias: what the layer starts with.
+        dtype: of the computation; None: as input and kernel promote.
+    """
+
+    features: int
+    activation: str = "linear"
+    lr_multiplier: float = 1.0
+    use_bias: bool = True
+    initial_bias: float = 0.0
+    inputs: int | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n i"] | Int[Array, "n"]) -> Float[Array, "n o"]:
+        indices = jnp.issubdtype(x.dtype, jnp.integer)
+        if indices and self.inputs is None:
+            raise ValueError(f"{self.name} got class indices; set its `inputs` to the classes")
+        inputs = self.inputs or x.shape[-1]
+        init = Normal(1 / self.lr_multiplier)
+        kernel = self.param("kernel", init, (inputs, self.features))
+        kernel = kernel * (self.lr_multiplier / math.sqrt(inputs))
+        if indices:
+            y = lookup(kernel, x).astype(self.dtype or kernel.dtype)
+        else:
+            dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
+            y = x.astype(dtype) @ kernel.astype(dtype)
+        bias = None
+        if self.use_bias:
+            start = Constant(self.initial_bias / self.lr_multiplier)
+            bias = self.param("bias", start, (self.features,)) * self.lr_multiplier
+        return bias_act(y, bias, self.activation)
+
+
+class EqualizedConv(nn.Module):
+    """Convolution, possibly halving or doubling the resolution, and activation.
+
+    Parameters: `kernel` [k, k, i, o] and `bias` [o].
+
+    Attributes:
+        features: output channels.
+        up, down: factors of the resolution.
+        taps: of the resampling filter.
+        clamp: limit of the result for a gain of 1; None for none.
+        dtype: of the computation; None: as input and kernel promote.
+    """
+
+    features: int
+    kernel_size: int = 3
+    activation: str = "linear"
+    use_bias: bool = True
+    up: int = 1
+    down: int = 1
+    taps: Any = (1, 3, 3, 1)
+    clamp: float | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w i"], gain: float = 1.0) -> Float[Array, "n h2 w2 o"]:
+        """`gain` scales the activation's own, and the clamp with it."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", Normal(), shape)
+        bias = self.param("bias", Constant(0.0), (self.features,)) if self.use_bias else None
+        x = x.astype(self.dtype or jnp.promote_types(x.dtype, kernel.dtype))
+        y = conv2d_resample(
+            x,
+            kernel / math.sqrt(math.prod(shape[:-1])),
+            resampling_taps(self.taps, self.up, self.down),
+            up=self.up,
+            down=self.down,
+        )
+        return finish(y, bias, self.activation, gain, self.clamp)
+
+
+def resampling_taps(taps: Any, up: int = 1, down: int = 1) -> Taps:
+    """The filter of a layer, if it resamples."""
+    return setup_filter(taps) if up * down > 1 else None
+
+
+def finish(
+    y: Array, bias: Array | None, activation: str, gain: float, clamp: float | None
+) -> Array:
+    """`bias_act` whose gain and clamp are both scaled by `gain`."""
+    return bias_act(
+        y,
+        bias,
+        activation,
+        gain=activation_of(activation).gain * gain,
+        clamp=None if clamp is None else clamp * gain,
+    )
