@@ -87,15 +87,18 @@ class Sampling:
         }
 
     def _grid(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        columns, names = self._columns(request), request.names
+        if self.generator.classes == 1:  # data without classes
+            columns, names = (0,) * COLUMNS, ("",)
         return sheets.class_grid(
             self._labelled(sample),
             key,
-            self._columns(request),
+            columns,
             request.rows,
             self.generator.latent_dim,
             truncation_threshold=request.truncation,
             shared=False,
-            names=request.names,
+            names=names,
         )
 
     def _truncation(self, sample: Sample, key: Any, request: Request) -> Sheet:
