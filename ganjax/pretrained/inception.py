@@ -14,8 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ganjax.pretrained.blocks import HIGHEST, ConvNormRelu
-from ganjax.pretrained.network import Kind, pytorch_entries
+from ganjax.pretrained.blocks import (
+    HIGHEST,
+    ConvNormRelu,
+    Entry,
+    Path,
+    entries_of,
+    entry_paths,
+)
+from ganjax.pretrained.network import Kind, Shapes, State, dotted
 from ganjax.pretrained.resize import resize, tf1
 
 SIZE = 299
@@ -243,10 +250,85 @@ class BlockE(nn.Module):
         return jnp.concatenate(branches, axis=-1)
 
 
+# Official names
+
+STEM = {
+    "Conv2d_1a_3x3": "conv",
+    "Conv2d_2a_3x3": "conv_1",
+    "Conv2d_2b_3x3": "conv_2",
+    "Conv2d_3b_1x1": "conv_3",
+    "Conv2d_4a_3x3": "conv_4",
+}
+MIXED = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+# TensorFlow's scopes of the branches of a kind of block; a number after "_" counts from 1.
+TOWERS: dict[str, dict[str, str]] = {
+    "5": {"branch1x1": "", "branch5x5": "tower", "branch3x3dbl": "tower_1"},
+    "6a": {"branch3x3": "", "branch3x3dbl": "tower"},
+    "6": {"branch1x1": "", "branch7x7": "tower", "branch7x7dbl": "tower_1"},
+    "7a": {"branch3x3": "tower", "branch7x7x3": "tower_1"},
+    "7": {"branch1x1": "", "branch3x3": "tower", "branch3x3dbl": "tower_1"},
+}
+LEAVES = {
+    ("conv", "kernel"): "conv2d_params",
+    ("bn", "scale"): "batchnorm/gamma",
+    ("bn", "bias"): "batchnorm/beta",
+    ("bn", "mean"): "batchnorm/moving_mean",
+    ("bn", "var"): "batchnorm/moving_variance",
+    ("fc", "kernel"): "weights",
+    ("fc", "bias"): "biases",
+}
+
+
+def tensorflow_name(path: Path) -> str:
+    """`mixed_3/tower/conv_1/batchnorm/beta` for Mixed_6a/branch3x3dbl_2/bn/bias."""
+    *modules, layer, leaf = path
+    last = LEAVES[layer, leaf]
+    if layer == "fc":
+        return f"softmax/{last}"
+    if len(modules) == 1:
+        return f"{STEM[modules[0]]}/{last}"
+    block, branch = modules
+    number = MIXED.index(block.removeprefix("Mixed_"))
+    scope = f"mixed_{number}" if number else "mixed"
+    return "/".join((scope, *_tower(block.removeprefix("Mixed_"), branch), last))
+
+
+def _tower(block: str, branch: str) -> list[str]:
+    towers = TOWERS.get(block) or TOWERS[block[0]]
+    if branch == "branch_pool":
+        return ["tower_2", "conv"]
+    name, _, place = branch.partition("_")
+    scopes = [towers[name]] if towers[name] else []
+    if place[-1:] in ("a", "b"):
+        # The ends of a fork in the last two blocks.
+        return [*scopes, "mixed", "conv" if place.endswith("a") else "conv_1"]
+    index = int(place or 1) - 1
+    return [*scopes, f"conv_{index}" if index else "conv"]
+
+
+def entries(shapes: Shapes, state: State) -> tuple[Entry, ...]:
+    """By the names of the PyTorch ports or of the TensorFlow graph, whichever the file has."""
+    if "conv/conv2d_params" not in state:
+        return entries_of(shapes, dotted)
+    return tuple(
+        Entry(path, (tensorflow_name(path[1:]),), None, shape)
+        for path, shape in entry_paths(shapes)
+    )
+
+
+def drop_graph(state: State) -> State:
+    """Of a graph's constants those that are weights; anything else as it is."""
+    if "conv/conv2d_params" not in state:
+        return state
+    ends = tuple(LEAVES.values())
+    return {name: array for name, array in state.items() if name.endswith(ends)}
+
+
 KIND = Kind(
     module=InceptionV3(),
     prepare=prepare,
     features=FEATURES,
     examples=(jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32),),
-    entries=pytorch_entries,
+    entries=entries,
+    adapt=drop_graph,
 )

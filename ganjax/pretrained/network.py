@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from ganjax.interop.report import Report
-from ganjax.pretrained.blocks import Entry, Path, entries_of, from_official, shapes_of
+from ganjax.pretrained.blocks import Entry, Path, from_official, shapes_of
 
 Shapes = Mapping[str, Any]
 State = Mapping[str, np.ndarray]
@@ -109,11 +109,6 @@ def _apply_module(
 
 _prepare = jax.jit(_prepare_images, static_argnums=0)
 _apply = jax.jit(_apply_module, static_argnums=(0, 3))
-
-
-def pytorch_entries(shapes: Shapes, state: State) -> Sequence[Entry]:
-    """The map where our modules are named as PyTorch's: names joined by dots."""
-    return entries_of(shapes, dotted)
 
 
 def dotted(path: Path) -> tuple[str, ...]:
