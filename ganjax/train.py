@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import json
 import math
 import pathlib
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +19,7 @@ from ganjax import checkpoint, evaluate, generate
 from ganjax.adversarial.phases import due
 from ganjax.collapse import Watch
 from ganjax.data.pipeline import Stream
-from ganjax.data.sources import fit_classes, open_source, read_options
+from ganjax.data.sources import Source, fit_classes, open_source, read_options
 from ganjax.data.transforms import Transform
 from ganjax.family import Request, build
 from ganjax.layers.images import to_uint8
@@ -27,8 +29,9 @@ from ganjax.parallel.mesh import batch_sharding, make_mesh, replicated
 from ganjax.parallel.preemption import Preemption
 from ganjax.parallel.rules import whole
 from ganjax.program import Program, assemble
-from ganjax.workdir import claim, local
+from ganjax.workdir import claim, local, write_atomically
 
+DATA = "data.json"
 SHOWN_SEED = 1  # of the pictures that training shows: the same latents throughout
 
 
@@ -90,6 +93,8 @@ class Run:
             config.data.classes = fit_classes(config.data.classes, source)
         self.config = config.lock()
         self.workdir = checkpoint.prepare(stack.enter_context(claim(workdir)), config)
+        if jax.process_index() == 0:
+            _note_data(self.workdir / DATA, source)
         self._mesh = make_mesh(config.mesh)
         self._family = build(config, self._mesh.devices.flat[0].platform)
         self._program = assemble(self._family, self._mesh)
@@ -161,7 +166,7 @@ class Run:
             now = {n for n, images in every.items() if _reached(images, before, self.images)}
             if self.images >= self.total:
                 now |= every.keys()
-            stopping = self._preemption.reached(self.step)
+            stopping = self._preemption.reached()
             # Whatever is saved is measured first, and reported before a kill can lose it.
             saving = stopping or bool(now & {"save", "evaluate"})
             record = self._measure() if "evaluate" in now else None
@@ -250,6 +255,20 @@ class Run:
             f"{self._mesh.size} {platform} device(s), {_memory(self._program.state)}\n"
             f"  {self.images} of {self.total} images seen"
         )
+
+
+def _note_data(file: pathlib.Path, source: Source) -> None:
+    """Keeps what a run is trained on, and warns where that is not what it was."""
+    now = {"name": source.name, "items": len(source), "fingerprint": source.fingerprint()}
+    before = json.loads(file.read_text()) if file.is_file() else now
+    if before["fingerprint"] != now["fingerprint"]:
+        warnings.warn(
+            f"The data is not what this run began with: {before['items']} items of "
+            f"{before['name']!r} then, {len(source)} of {source.name!r} now. It goes on over "
+            "these, in an order of their own.",
+            stacklevel=2,
+        )
+    write_atomically(file, json.dumps(now, indent=2).encode())
 
 
 def steps_for(images: int, per_step: int) -> int:

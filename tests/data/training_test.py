@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from ganjax.data.prepare import Recipe, prepare
 from ganjax.data.sources import open_source
 from ganjax.family import build
 from ganjax.logs import read_metrics
-from ganjax.train import train
+from ganjax.train import _note_data, train
 from tests.data.pictures import write_folder, write_zip
 
 configs = importlib.import_module("configs.biggan")
@@ -93,6 +94,7 @@ def test_trains_on_pictures_of_any_kind_and_counts_the_broken_ones(kind, picture
     train(config, tmp_path / "run")
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert kept["data"]["classes"] == 10, "as many as the data has"
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["items"] in (12, 14)
     lines = read_metrics(tmp_path / "run")
     assert [line["images"] for line in lines] == [16, 32, 48]
     assert all(np.isfinite(line["d/main/loss"]) for line in lines)
@@ -123,6 +125,18 @@ def test_data_that_does_not_fit_is_an_error_before_anything_is_made(pictures, tm
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             train(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_data_that_has_changed_is_told(pictures, tmp_path):
+    folder, file = write_folder(tmp_path / "folder", pictures), tmp_path / "data.json"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path in (folder, folder, write_folder(tmp_path / "moved", pictures)):
+            _note_data(file, open_source(tiny("folder", path).data))
+    write_folder(tmp_path / "moved", {"0/new.png": 3})
+    with pytest.warns(UserWarning, match="14 items of 'folder .*' then, 15 of 'folder .*' now"):
+        _note_data(file, open_source(tiny("folder", tmp_path / "moved").data))
+    assert json.loads(file.read_text())["items"] == 15
 
 
 def test_what_looks_at_no_data_needs_the_number_of_classes():
