@@ -8,9 +8,9 @@ Everything here is float64 on the host. The distance of N(m1, S1) and N(m2, S2) 
 square root (`scipy.linalg.sqrtm`) turns complex or NaN where a covariance is singular, which is
 any covariance of fewer samples than features. But with S1 = A A^T and S2 = B B^T for any A and B,
 S1 S2 has the eigenvalues of (A^T B)(A^T B)^T beside zeros, so the trace is the sum of the singular
-values of A^T B: real and never NaN. A and B are pivoted Cholesky factors, which stop at the rank;
-nothing is squared, so zeros stay at 1e-16 of the largest where eigenvalues of S1 S2 would be off by
-1e-8. It is also less work than any matrix square root.
+values of A^T B: real and never NaN. A and B are pivoted Cholesky factors, which stop at the rank.
+Where that is not full, or nearly so, nothing is squared: zeros stay at 1e-16 of the largest, where
+roots of eigenvalues of S1 S2 are off by 1e-8. It is also less work than any matrix square root.
 """
 
 import dataclasses
@@ -19,6 +19,8 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Shaped
+
+SQUARABLE = 1e-4  # of A^T B's smallest singular value over its largest
 
 
 @dataclasses.dataclass
@@ -57,14 +59,19 @@ class Moments:
                 f"features of width {x.shape[1]} for moments of width {self.mean.size}; they come"
                 " from another network or layer"
             )
-        finite = np.isfinite(x).all(axis=1)
-        if not finite.all():
+        if not len(x):
+            return
+        with np.errstate(invalid="ignore"):
+            mean = x.mean(axis=0)
+        if not np.isfinite(mean).all():
+            finite = np.isfinite(x).all(axis=1)
             raise ValueError(
                 f"features of item {self.count + int(np.argmin(finite))} are not finite"
                 f" ({int((~finite).sum())} of {len(x)} items in this batch); look at its image"
             )
-        if len(x):
-            self._combine(len(x), x.mean(axis=0), x - x.mean(axis=0))
+        rows = np.empty((len(x) + 1, len(mean)))
+        np.subtract(x, mean, out=rows[1:])
+        self._combine(len(x), mean, rows)
 
     def merge(self, other: "Moments") -> None:
         """Count in another stream's moments."""
@@ -74,16 +81,15 @@ class Moments:
                 " both from the same network and layer"
             )
         if other.count:
-            self._combine(other.count, other.mean, None)
+            self._combine(other.count, other.mean, np.empty((1, other.mean.size)))
             self.scatter += other.scatter
 
-    def _combine(self, count: int, mean: np.ndarray, centred: np.ndarray | None) -> None:
+    def _combine(self, count: int, mean: np.ndarray, rows: np.ndarray) -> None:
+        """Counts in samples about their mean, which are all of `rows` but the first."""
         total = self.count + count
         shift = mean - self.mean
-        # The two means' own scatter is one more row, so that one product does all of it.
-        rows = np.sqrt(self.count / total * count) * shift[None]
-        if centred is not None:
-            rows = np.concatenate([rows, centred])
+        # The two means' own scatter is that row, so that one product does all of it.
+        rows[0] = np.sqrt(self.count / total * count) * shift
         self.scatter += rows.T @ rows
         self.mean = self.mean + shift * (count / total)
         self.count = total
@@ -141,18 +147,38 @@ def trace_sqrt_product(
 
     Directions whose variance is at rounding's level of the largest one's count as zero.
     """
-    product = _factor(covariance_a).T @ _factor(covariance_b)  # [rank a, rank b]
-    return float(scipy.linalg.svdvals(product).sum()) if product.size else 0.0
+    a, b = _factor(covariance_a), _factor(covariance_b)
+    product = a.factor.T @ b.factor  # [rank a, rank b]
+    if not product.size:
+        return 0.0
+    if min(product.shape) == len(a.factor) and a.span * b.span > SQUARABLE:
+        # Twice as fast, and what squaring loses is below 1e-11 of the largest value.
+        squares = np.linalg.eigvalsh(product @ product.T)
+        return float(np.sqrt(np.maximum(squares, 0)).sum())
+    return float(scipy.linalg.svdvals(product).sum())
 
 
-def _factor(covariance: np.ndarray) -> Float[np.ndarray, "d r"]:
-    """F of full rank r with F F^T = the covariance: a Cholesky factor, pivoted."""
+@dataclasses.dataclass(frozen=True)
+class _Factor:
+    """F of full rank r with F F^T = a covariance.
+
+    Attributes:
+      span: about F's smallest singular value over its largest.
+    """
+
+    factor: Float[np.ndarray, "d r"]
+    span: float
+
+
+def _factor(covariance: np.ndarray) -> _Factor:
+    """The pivoted Cholesky factor."""
     factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
         np.asarray(covariance, np.float64), lower=1
     )
     rows = np.empty((len(factor), rank))
     rows[pivots - 1] = np.tril(factor)[:, :rank]
-    return rows
+    diagonal = factor.diagonal()[:rank]  # from the largest to the smallest
+    return _Factor(rows, float(diagonal[-1] / diagonal[0]) if rank else 0.0)
 
 
 def distance(a: Moments, b: Moments, ddof: int = 1) -> float:

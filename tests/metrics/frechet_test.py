@@ -84,6 +84,18 @@ def test_wide_features_of_few_samples_agree_with_exact_arithmetic():
     assert frechet.distance(Moments.of(a), Moments.of(b)) == pytest.approx(exact, rel=1e-10)
 
 
+@pytest.mark.parametrize("smallest", [1e-1, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10])
+def test_near_singular_covariances_keep_their_digits(monkeypatch, smallest):
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.standard_normal((40, 40)))[0]
+    values = np.where(np.arange(40) % 2, 1, smallest)
+    a, b = ((turn * values**power) @ turn.T for power in (1, 1.5))
+    expected = (values**1.25).sum()
+    assert frechet.trace_sqrt_product(a, b) == pytest.approx(expected, rel=1e-10)
+    monkeypatch.setattr(frechet, "SQUARABLE", np.inf)
+    assert frechet.trace_sqrt_product(a, b) == pytest.approx(expected, rel=1e-10)
+
+
 def test_any_split_and_order_of_the_stream_gives_the_same_moments():
     x = FID["in/a"].astype(np.float64) + 1e4
     streamed = Moments.empty(24)
