@@ -13,6 +13,12 @@ imagenet128   the paper's, Table 1 with all on: batch 2048, 96 channels. v5e:16x
 imagenet256   the paper's, Table 2 and appendix B.
 imagenet512   the paper's, Table 2 and appendix B.
 
+Data that is not built in is made ready once (docs/data.md); without it a run says how:
+
+    tfds build cifar10 --file_format=array_record
+    python -m ganjax.data.prepare --source=folder --path=ILSVRC/train --out=data/imagenet128 \\
+        --resolution=128
+
 Any value can be overridden: ``--config.train.images=50000``. Counts are in images of the real
 stream that the discriminator sees; a step consumes ``d_steps * batch`` of them.
 """
@@ -56,7 +62,7 @@ def base() -> ml_collections.ConfigDict:
                 classes=10,  # 0: as many as the data has
                 flip=False,  # mirror half of the images
                 max_broken=10,  # unreadable images to skip before giving up
-                threads=2,
+                threads=None,  # that read: one for built-in data, else one a core up to 16
                 prefetch=8,  # batches
             ),
             model=dict(
@@ -142,7 +148,7 @@ def shapes():
 def cifar10():
     """scripts/launch_cifar_ema.sh of the official PyTorch code: 500 epochs of 50,000."""
     config = base()
-    config.data.update(source="tfds", name="cifar10", threads=8)
+    config.data.update(source="tfds", name="cifar10")
     config.model.update(
         g_channels=64,
         d_channels=64,
@@ -166,7 +172,6 @@ def imagenet128():
     """Shared, hierarchical and orthogonal in Table 1: FID 8.51 after 165k generator steps."""
     config = base()
     config.data.update(source="records", path="data/imagenet128", resolution=128, classes=1000)
-    config.data.threads = 16
     config.train.images = 165_000 * 2 * 2048
     return config
 

@@ -100,9 +100,10 @@ def read_options(config: Any) -> Options:
             f"config.data.channels={values['channels']}: expected 1 (gray) or 3 (RGB)."
         )
     for field, least in (("max_broken", 0), ("prefetch", 1), ("threads", 0)):
-        if values.get(field, least) < least:
+        value = values.get(field, least)
+        if not isinstance(value, int) or value < least:
             raise ValueError(
-                f"config.data.{field}={values[field]}: expected a whole number from {least} on."
+                f"config.data.{field}={value}: expected a whole number from {least} on."
             )
     if values.get("threads") is None:
         values["threads"] = 1 if source in BUILT_IN else min(16, os.cpu_count() or 1)

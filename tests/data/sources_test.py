@@ -1,3 +1,4 @@
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -44,11 +45,19 @@ def test_an_unknown_source_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "field, value", [("channels", 2), ("max_broken", -1), ("prefetch", 0), ("threads", -1)]
+    "field, value",
+    [("channels", 2), ("max_broken", -1), ("prefetch", 0), ("threads", -1), ("threads", "a")],
 )
 def test_an_option_that_cannot_be_is_an_error(field, value):
     with pytest.raises(ValueError, match=f"config.data.{field}={value}: expected"):
         read_options(data(source="digits", **{field: value}))
+
+
+def test_threads_are_as_many_as_help():
+    """More than one would only wait for Python's lock where nothing is decoded."""
+    assert read_options(data(source="digits", threads=None)).threads == 1
+    assert read_options(data(source="folder")).threads == min(16, os.cpu_count())
+    assert read_options(data(source="digits", threads=3)).threads == 3
 
 
 @pytest.mark.parametrize(
