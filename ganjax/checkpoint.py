@@ -120,7 +120,7 @@ class Checkpoints:
         self._config = None if config is None else json.loads(configs.to_json(config))
         self._writing: int | None = None
         policies = ocp.checkpoint_managers
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.directory,
             item_handlers={
                 "state": ocp.PyTreeCheckpointHandler(),
@@ -414,6 +414,13 @@ class Checkpoints:
                 f"{', '.join(map(str, steps(self.directory.parent))) or 'none'} are whole. Make "
                 "room or set config.checkpoint.keep lower, then run the same command to continue."
             ) from error
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """No: Orbax would ask JAX, for its log, by other numbers than `Preemption` does."""
+        del step
+        return False
 
 
 def _reason(error: BaseException) -> str:

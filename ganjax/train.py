@@ -166,7 +166,7 @@ class Run:
             now = {n for n, images in every.items() if _reached(images, before, self.images)}
             if self.images >= self.total:
                 now |= every.keys()
-            stopping = self._preemption.reached(self.step)
+            stopping = self._preemption.reached()
             # Whatever is saved is measured first, and reported before a kill can lose it.
             saving = stopping or bool(now & {"save", "evaluate"})
             record = self._measure() if "evaluate" in now else None
