@@ -105,7 +105,7 @@ def _read(path: pathlib.Path, key: str) -> dict[str, np.ndarray] | None:
             problem = "its content does not fit its checksum"
         else:
             return arrays
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problem = f"it cannot be read ({type(error).__name__}: {error})"

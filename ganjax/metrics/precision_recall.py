@@ -52,37 +52,45 @@ def precision_recall(
     *,
     k: int = 3,
     closed: bool = True,
+    half: bool = False,
     block: int = BLOCK,
     mesh: Mesh | None = None,
 ) -> PrecisionRecall:
     """All four, from features.
 
-    NOTE: NVIDIA's `pr50k3` rounds features, distances and radii to float16; that is left out.
-
     Memory: beside the sets, which may be memory-mapped, two blocks of rows and a few blocks of
-    pairs, (2 block d + 4 block^2) float32, and a few numbers for each sample.
+    pairs, (2 block d + 4 block^2) float32, and a few numbers for each sample; with `half` a float16
+    copy of the sets.
 
     Args:
       k: neighbours; 3 in NVIDIA's code and torch-fidelity, 5 in the paper of density and coverage.
       closed: a sample at the very radius is inside (NVIDIA, torch-fidelity), or, if False, outside
         (the code of density and coverage, StudioGAN).
+      half: features, distances and radii are rounded to float16, as in NVIDIA's `pr50k3`, where
+        that moves the shares by about the distances' last 1/2048.
       block: rows of a block.
       mesh: the rows of a block are split over its devices; None is one device. Under several
         processes each of them has all features and calls this.
 
     Raises:
       ValueError: fewer than k + 1 samples in a set, sets of different widths, or features that are
-        not finite.
+        not finite (in float16, if half).
     """
     if k < 1:
         raise ValueError(f"k={k} neighbours; at least 1 is wanted, 3 is usual")
+    if half:
+        if not closed:
+            raise ValueError("half=True is NVIDIA's code, whose balls are closed: set closed=True")
+        with np.errstate(over="ignore"):
+            real, fake = np.asarray(real, np.float16), np.asarray(fake, np.float16)
     check_pair("real features", real, "fake features", fake, at_least=k + 1)
     devices = Devices(mesh, block)
     view = _view(real)
     real_squares = _squared_radii(real, k, view, devices)
     fake_squares = _squared_radii(fake, k, view, devices)
-    fake_inside, real_filled = _inside(fake, real, real_squares, closed, view, devices)
-    real_inside, _ = _inside(real, fake, fake_squares, closed, view, devices)
+    limits = _half_limits if half else functools.partial(_limits, closed=closed)
+    fake_inside, real_filled = _inside(fake, real, limits(real_squares), view, devices)
+    real_inside, _ = _inside(real, fake, limits(fake_squares), view, devices)
     return PrecisionRecall(
         precision=float((fake_inside > 0).mean()),
         recall=float((real_inside > 0).mean()),
@@ -150,11 +158,33 @@ def _squared_radii(x: np.ndarray, k: int, view: View, devices: Devices) -> np.nd
     return squares
 
 
+@dataclasses.dataclass(frozen=True)
+class _Balls:
+    """How far balls reach, squared, and whether they hold what is just there."""
+
+    squares: Float[np.ndarray, "n"]
+    closed: Bool[np.ndarray, "n"]
+
+    def hold(self, j: np.ndarray, squares: np.ndarray) -> np.ndarray:
+        """Whether ball j holds a sample at this squared distance."""
+        return (squares < self.squares[j]) | (self.closed[j] & (squares == self.squares[j]))
+
+
+def _limits(squares: np.ndarray, closed: bool) -> _Balls:
+    return _Balls(squares, np.full(len(squares), closed))
+
+
+def _half_limits(squares: np.ndarray) -> _Balls:
+    """What is rounded to no more than the rounded radius: up to halfway to the next number."""
+    radius = np.sqrt(squares).astype(np.float16)
+    halfway = (radius.astype(np.float64) + np.nextafter(radius, np.float16(np.inf))) / 2
+    return _Balls(halfway**2, radius.view(np.uint16) % 2 == 0)  # halfway goes to the even one
+
+
 def _inside(
     probes: np.ndarray,
     centres: np.ndarray,
-    squares: np.ndarray,
-    closed: bool,
+    balls: _Balls,
     view: View,
     devices: Devices,
 ) -> tuple[Int[np.ndarray, "p"], Bool[np.ndarray, "c"]]:
@@ -164,7 +194,7 @@ def _inside(
     for rows in devices.rows(probes, view):
         for columns in devices.columns(centres, view):
             reach = np.full(len(columns.values), -np.inf, np.float32)
-            reach[: columns.count] = squares[columns.rows] / view.scale**2
+            reach[: columns.count] = balls.squares[columns.rows] / view.scale**2
             given = rows.values, columns.values, devices.put(reach), np.int32(rows.count)
             in_balls, held, unsure_pairs = count(*given)
             inside[rows.rows] += np.asarray(in_balls)[: rows.count]
@@ -172,8 +202,7 @@ def _inside(
             if unsure_pairs:
                 i, j = (index.astype(np.int64) for index in np.nonzero(np.asarray(unsure(*given))))
                 i, j = i + rows.start, j + columns.start
-                exact = _distances(probes, i, centres, j)
-                within = exact <= squares[j] if closed else exact < squares[j]
+                within = balls.hold(j, _distances(probes, i, centres, j))
                 np.add.at(inside, i[within], 1)
                 filled[j[within]] = True
     return inside, filled

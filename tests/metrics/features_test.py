@@ -11,6 +11,7 @@ from ganjax.metrics import features as module
 from ganjax.metrics.features import Accumulator, Extractor, moments_of
 from ganjax.metrics.frechet import Moments, distance
 from ganjax.metrics.hosts import gather_rows, share
+from ganjax.metrics.kid import maximum_mean_discrepancy
 from ganjax.metrics.precision_recall import precision_recall
 from ganjax.parallel.mesh import make_mesh
 from tests import processes
@@ -115,7 +116,9 @@ def test_two_processes_agree(tmp_path):
         check(both[-1])
     for name in both[0]:  # bit for bit
         np.testing.assert_array_equal(both[0][name], both[1][name])
-    shares = precision_recall(both[0]["real/features"], both[0]["fake/features"])
+    sets = both[0]["real/features"], both[0]["fake/features"]
+    assert both[0]["kid"] == pytest.approx(maximum_mean_discrepancy(*sets), rel=1e-6)
+    shares = precision_recall(*sets)
     assert both[0]["precision_recall"].tolist() == [
         shares.precision, shares.recall, shares.density, shares.coverage
     ]  # fmt: skip
@@ -129,6 +132,9 @@ def one_of_two(folder):
     shares = precision_recall(found["real/features"], found["fake/features"], block=64, mesh=mesh)
     found["precision_recall"] = np.array(
         [shares.precision, shares.recall, shares.density, shares.coverage]
+    )
+    found["kid"] = maximum_mean_discrepancy(
+        found["real/features"], found["fake/features"], block=64, mesh=mesh
     )
     # A global array: each process takes the rows that lie on its devices.
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))

@@ -66,6 +66,37 @@ def test_ties_are_decided_exactly(closed, block, devices):
     assert result == exact(real, fake[:131], 3, closed)
 
 
+@pytest.mark.parametrize(("block", "devices"), LAYOUTS)
+def test_half_precision_as_nvidia(block, devices):
+    rng = np.random.default_rng(4)
+    real, fake = 3 * rng.standard_normal((2, 300, 12)) + 1000  # which float16 tells apart by 1/2
+    fake[:40] = np.round(fake[:40])
+    real[:40] = np.round(real[:40])
+
+    def distances(x, y):
+        x, y = x.astype(np.float16), y.astype(np.float16)
+        return scipy.spatial.distance.cdist(x.astype(float), y.astype(float)).astype(np.float16)
+
+    shares = []
+    for probes, manifold in ((fake, real), (real, fake)):
+        balls = np.sort(distances(manifold, manifold), axis=1)[:, 3]
+        shares.append((distances(probes, manifold) <= balls).any(axis=1).mean())
+    result = precision_recall(real, fake, half=True, block=block, mesh=mesh_of(devices))
+    assert [result.precision, result.recall] == shares
+    exactly = precision_recall(real, fake)
+    assert [exactly.precision, exactly.recall] != shares
+
+
+def test_half_precision_rounds_distances_to_the_nearest_even_number():
+    radii = np.concatenate([np.arange(2048, 2080.0), np.linspace(0, 9, 50)])
+    distances = np.concatenate([np.arange(2046, 2084, 0.5), np.linspace(0, 9.01, 333)])
+    balls = module._half_limits(radii**2)
+    j, i = np.indices((len(radii), len(distances)))
+    held = balls.hold(j.ravel(), distances[i.ravel()] ** 2).reshape(j.shape)
+    rounded = distances.astype(np.float16) <= radii.astype(np.float16)[:, None]
+    np.testing.assert_array_equal(held, rounded)
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
 def test_scale_and_offset_do_not_matter(scale):
     rng = np.random.default_rng(2)
@@ -116,5 +147,9 @@ def test_bad_input_is_named():
         precision_recall(bad, FAKE)
     with pytest.raises(ValueError, match="k=0 neighbours"):
         precision_recall(REAL, FAKE, k=0)
+    with pytest.raises(ValueError, match="whose balls are closed"):
+        precision_recall(REAL, FAKE, half=True, closed=False)
+    with pytest.raises(ValueError, match="real features of item 0 are not finite"):
+        precision_recall(1e6 * REAL, FAKE, half=True)
     with pytest.raises(ValueError, match="5 features; at least 6"):
         radii(REAL[:5], 5)

@@ -27,9 +27,13 @@ def of_frechet(case: Case) -> Found:
         key.removeprefix("in/"): Moments.of(x) for key, x in case.stored.items() if key[:3] == "in/"
     }
 
-    def named(name: str) -> Moments:
-        """`few` is the set `c_few`."""
-        return next(m for key, m in sets.items() if key == name or key.endswith(f"_{name}"))
+    # `few` is the set `c_few`, too.
+    sets |= {key.partition("_")[2]: moments for key, moments in sets.items() if "_" in key}
+
+    def named(text: str) -> Moments:
+        """Of the set that a text begins with the longest name of."""
+        name = max((key for key in sets if f"{text}_".startswith(f"{key}_")), key=len)
+        return sets[name]
 
     found = {}
     for key in wanted(case):
@@ -38,7 +42,7 @@ def of_frechet(case: Case) -> Found:
         elif match := re.fullmatch(r"sigma_(\w+)_(nminus1|pop)", key):
             found[f"out/{key}"] = named(match[1]).covariance(ddof=int(match[2] == "nminus1"))
         else:
-            match = re.match(r"(?:fid|fvd)_(\w+)_vs_([a-z]+)_", key)
+            match = re.fullmatch(r"(?:fid|fvd)_(\w+)_vs_(\w+)", key)
             a, b = match.groups() if match else ("a", "b")
             ddof = 0 if key.endswith("popcov") else 1
             found[f"out/{key}"] = frechet.distance(named(a), named(b), ddof)
