@@ -5,7 +5,7 @@ encoder (hidden states, the feature at the end of the text) and a differentiable
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -27,6 +27,7 @@ CONTEXT = 77
 FEATURES = ("embedding", "pooled")
 
 Features = dict[str, Float[Array, "n ..."]]
+Activation = Callable[[Array], Array]
 
 
 # Images as the image tower takes them
@@ -76,11 +77,22 @@ def crop_on_host(images: Sequence[np.ndarray], size: int = 224) -> np.ndarray:
 # Towers
 
 
+def quick_gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """OpenAI's approximation of GELU; open_clip's own models take the exact `gelu`."""
+    return x * nn.sigmoid(1.702 * x)
+
+
+def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """By the error function."""
+    return nn.gelu(x, approximate=False)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
 
     heads: int
     hidden: int
+    activation: Activation
     causal: bool
     precision: Any
     dtype: Any
@@ -103,8 +115,7 @@ class Block(nn.Module):
         y = jnp.einsum("nhqk,nkhd->nqhd", weights, v, precision=self.precision)
         x = x + _dense(self, width, "out_proj")(y.reshape(x.shape))
         y = _dense(self, self.hidden, "c_fc")(_layer_norm(self, "ln_2")(x))
-        y = y * nn.sigmoid(1.702 * y)
-        return x + _dense(self, width, "c_proj")(y)
+        return x + _dense(self, width, "c_proj")(self.activation(y))
 
 
 def _dense(module: Any, features: int, name: str) -> nn.Dense:
@@ -137,6 +148,7 @@ class TextTower(nn.Module):
     vocabulary: int = VOCABULARY
     context: int = CONTEXT
     hidden: int | None = None
+    activation: Activation = quick_gelu
     end_token: int | None = None
     precision: Any = HIGHEST
     dtype: Any = None
@@ -172,6 +184,7 @@ class ImageTower(nn.Module):
     patch: int
     size: int = 224
     hidden: int | None = None
+    activation: Activation = quick_gelu
     precision: Any = HIGHEST
     dtype: Any = None
 
@@ -210,7 +223,13 @@ def _stack(module: Any, x: Array, causal: bool) -> Array:
     module.sow("intermediates", "hidden_0", x)
     for index in range(module.layers):
         x = Block(
-            module.heads, hidden, causal, module.precision, module.dtype, name=f"blocks_{index}"
+            module.heads,
+            hidden,
+            module.activation,
+            causal,
+            module.precision,
+            module.dtype,
+            name=f"blocks_{index}",
         )(x)
         module.sow("intermediates", f"hidden_{index + 1}", x)
     return x

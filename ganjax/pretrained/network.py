@@ -85,6 +85,14 @@ class FeatureNetwork:
         prepared = self.kind.prepare(images)
         return _apply_module(self.kind.module, variables, prepared, self.wanted(features))
 
+    def placed(self, sharding: jax.sharding.Sharding) -> "FeatureNetwork":
+        """The same with its weights laid out so, mostly replicated over a mesh.
+
+        Otherwise images that are split over devices bring the weights after them at every call.
+        """
+        host = jax.tree.map(np.asarray, self.variables)
+        return dataclasses.replace(self, variables=jax.device_put(host, sharding))
+
     def wanted(self, features: Sequence[str] | None) -> tuple[str, ...]:
         """The names, checked."""
         for name in features or ():

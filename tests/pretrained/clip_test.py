@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ganjax.parallel import mesh
 from ganjax.pretrained import clip
 from ganjax.pretrained.blocks import shapes_of
 
@@ -81,6 +82,17 @@ def test_images_of_any_size_and_only_the_wanted_features(network):
     np.testing.assert_allclose(inside["embedding"], found["embedding"], rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="images of 8x8, got 4x8"):
         TINY.apply(network.variables, jnp.zeros((1, 4, 8, 3)))
+
+
+def test_split_images_give_the_same_features(network):
+    images = np.random.default_rng(0).integers(0, 256, (8, 10, 14, 3), np.uint8)
+    devices = mesh.make_mesh({"data": 8})
+    split = mesh.batch_sharding(devices, leading=0)
+    expected = network(images)["embedding"]
+    for one in (network, network.placed(mesh.replicated(devices))):
+        found = one(jax.device_put(images, split))["embedding"]
+        assert found.sharding.is_equivalent_to(split, 2)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_training_may_compute_in_bfloat16(network):

@@ -17,9 +17,7 @@ Found = dict[str, Any]
 def build(options: Mapping[str, Any]) -> clip.Clip:
     """Our module for the configuration of a CLIPModel."""
     text, image = options["text_config"], options["vision_config"]
-    for config in (text, image):
-        if config.get("hidden_act", "quick_gelu") != "quick_gelu":
-            raise ValueError(f"{config['hidden_act']} is not in ganjax, only quick_gelu")
+    activations = {"quick_gelu": clip.quick_gelu, "gelu": clip.gelu}
     end = text.get("eos_token_id", 2)
     return clip.Clip(
         text=clip.TextTower(
@@ -30,6 +28,7 @@ def build(options: Mapping[str, Any]) -> clip.Clip:
             vocabulary=text["vocab_size"],
             context=text["max_position_embeddings"],
             hidden=text["intermediate_size"],
+            activation=activations[text.get("hidden_act", "quick_gelu")],
             # 2 is in old configurations, and means the largest id.
             end_token=None if end == 2 else end,
         ),
@@ -41,6 +40,7 @@ def build(options: Mapping[str, Any]) -> clip.Clip:
             patch=image["patch_size"],
             size=image["image_size"],
             hidden=image["intermediate_size"],
+            activation=activations[image.get("hidden_act", "quick_gelu")],
         ),
     )
 
