@@ -1,5 +1,6 @@
 """Self-attention over pixels, as of SAGAN (Zhang et al., 2019)."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ganjax.layers import initializers
+from ganjax.layers.convolution import conv2d
 from ganjax.layers.resample import max_pool
 from ganjax.layers.spectral import SpectralConv
 
@@ -84,13 +86,24 @@ class SelfAttention(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         n, h, w, c = x.shape
         narrow = max(c // 8, 1)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
 
-        def project(features: int, name: str) -> nn.Module:
-            return self.conv(features=features, kernel_size=1, use_bias=False, name=name)
-
-        theta = project(narrow, "theta")(x).reshape(n, h * w, -1)
-        phi = max_pool(project(narrow, "phi")(x)).reshape(n, h * w // 4, -1)
-        g = max_pool(project(c // 2, "g")(x)).reshape(n, h * w // 4, -1)
-        attended = attend(theta, phi, g).reshape(n, h, w, -1)
+        conv = functools.partial(self.conv, kernel_size=1, use_bias=False)
+        # One convolution for all three, of their kernels side by side: alone, each has too few
+        # channels to fill a TPU's lanes.
+        kernel = functools.partial(conv, operation=lambda x, kernel: kernel, dtype=wide)
+        layers = (
+            kernel(features=narrow, name="theta"),
+            kernel(features=narrow, name="phi"),
+            kernel(features=c // 2, name="g"),
+        )
+        projected = conv2d(x, jnp.concatenate([layer(x) for layer in layers], axis=-1))
+        pooled = max_pool(projected[..., narrow:]).reshape(n, h * w // 4, -1)
+        attended = attend(
+            projected[..., :narrow].reshape(n, h * w, -1),
+            pooled[..., :narrow],
+            pooled[..., narrow:],
+        ).reshape(n, h, w, -1)
         gamma = self.param("gamma", initializers.zeros, ())
-        return (x + gamma * project(c, "o")(attended)).astype(x.dtype)
+        out = conv(features=c, name="o")(attended)
+        return (x + gamma * out).astype(x.dtype)

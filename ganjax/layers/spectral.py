@@ -6,6 +6,7 @@ are kept only where the collection "spectral" is mutable, that is, in training; 
 keep them is therefore one iteration ahead of what is stored.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -34,20 +35,39 @@ def singular_values(
     us: list[Array] = []
     vs: list[Array] = []
     for vector in lax.stop_gradient(u):
-        v = _normalise(_orthogonalise(_product(fixed, vector), vs), eps)
+        v = _normalise(_orthogonalise(_image(fixed, vector), vs), eps)
         vs.append(v)
-        # Nothing is made of the values after the first, so their gradients are no one's business:
-        # in fewer dimensions than values they would be 0 / 0.
-        image = _product(v, fixed if sigmas else matrix)
-        new_u = _normalise(_orthogonalise(lax.stop_gradient(image), us), eps)
+        image = _image(fixed.T, v)
+        new_u = _normalise(_orthogonalise(image, us), eps)
         us.append(new_u)
-        # v^T W u in two readings of the matrix rather than three.
-        sigmas.append(jnp.vdot(image, new_u, precision="highest"))
+        value = jnp.vdot(image, new_u, precision="highest")
+        # Nothing is made of the values after the first, so their gradients are no one's business.
+        sigmas.append(value if sigmas else _value(value, matrix, v, new_u))
     return jnp.stack(sigmas), jnp.stack(us)
 
 
-def _product(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision="highest")
+def _image(matrix: Array, vector: Array) -> Array:
+    # A second column of zeros: with one alone, a TPU leaves its matrix unit idle (docs/tpu.md).
+    columns = jnp.stack([vector, jnp.zeros_like(vector)], axis=1)
+    return jnp.matmul(matrix, columns, precision="highest")[:, 0]
+
+
+@jax.custom_vjp
+def _value(value: Array, matrix: Array, v: Array, u: Array) -> Array:
+    """`v^T matrix u`, which is already known, as a function of the matrix."""
+    return value
+
+
+def _value_forward(value, matrix, v, u):
+    return value, (v, u)
+
+
+def _value_backward(saved, gradient):
+    v, u = saved
+    return None, gradient * jnp.outer(v, u), None, None
+
+
+_value.defvjp(_value_forward, _value_backward)
 
 
 def _normalise(vector: Array, eps: float) -> Array:
@@ -65,8 +85,11 @@ def _orthogonalise(vector: Array, others: list[Array]) -> Array:
 class Spectral(Weighted):
     """Mixed into a layer of `linear.py`: its weight divided by its first singular value.
 
+    Divided is what comes out of the layer, which is the same but for rounding and spares passes
+    over the weight: its gradient needs no inner product with the weight (docs/tpu.md).
+
     Collection "spectral": `u` [values, out] and `sigma` [values], each as of the last training
-    pass. The arithmetic is in float32 whatever the layer computes in.
+    pass. Their arithmetic is in float32 whatever the layer computes in.
 
     Attributes:
         eps: see `singular_values`.
@@ -78,7 +101,7 @@ class Spectral(Weighted):
     values: int = 1
     iterations: int = 1
 
-    def effective(self, weight: Array) -> Array:
+    def effective(self, weight: Array) -> tuple[Array, Array]:
         out = weight.shape[-1]
         u = self.variable("spectral", "u", self._initial_u, (self.values, out))
         sigma = self.variable("spectral", "sigma", initializers.ones, None, (self.values,))
@@ -89,7 +112,7 @@ class Spectral(Weighted):
             new_sigma, new_u = singular_values(matrix, new_u, self.eps)
         if training:
             u.value, sigma.value = new_u, lax.stop_gradient(new_sigma)
-        return weight / new_sigma[0]
+        return weight, 1 / new_sigma[0]
 
     def _initial_u(self, shape: tuple[int, ...]) -> Array:
         return initializers.Normal()(self.make_rng("params"), shape)
