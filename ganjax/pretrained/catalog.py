@@ -18,7 +18,7 @@ from ganjax.interop.report import Report
 from ganjax.pretrained import c3d, clip, i3d, inception, vgg16, weights
 from ganjax.pretrained.blocks import shapes_of
 from ganjax.pretrained.network import FeatureNetwork, Kind
-from ganjax.pretrained.tokens import Tokenizer
+from ganjax.pretrained.tokens import Tokenizer, has_vocabulary
 
 # In the order of `weights.SOURCES`, which says where the weights of each come from.
 KINDS: dict[str, Kind] = {
@@ -43,7 +43,7 @@ def load(
     Args:
         name: one of `KINDS`.
         path: of its weight file or of a folder; None: where `weights.find` looks.
-        tokenizer: for CLIP's texts: its file or folder.
+        tokenizer: for CLIP's texts: its file or folder; None: of `path`, where that holds one.
 
     Raises:
         ValueError: an unknown name; weights that are absent, changed or of another network.
@@ -56,6 +56,8 @@ def load(
         logging.warning("The weights of %s hold more than it has a place for:\n%s", name, report)
     variables = jax.tree.map(jnp.asarray, variables)
     if isinstance(kind.module, clip.Clip):
+        if tokenizer is None and path is not None and has_vocabulary(Path(path)):
+            tokenizer = path
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
             tokenizer = Tokenizer(tokenizer, kind.module.text.context)
         return clip.ClipNetwork(name, kind, variables, hashes, tokenizer)

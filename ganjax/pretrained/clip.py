@@ -402,11 +402,12 @@ class ClipNetwork(FeatureNetwork):
 
     tokenizer: Tokenizer | None = None
 
-    def text(self, texts: Sequence[str] | Int[Array | np.ndarray, "n l"]) -> Features:
+    def text(self, texts: str | Sequence[str] | Int[Array | np.ndarray, "n l"]) -> Features:
         """ "text_hidden", "text_end", "text_embedding" of texts, or of their tokens."""
         if isinstance(texts, jax.Array | np.ndarray):
             tokens = jnp.asarray(texts)
         elif self.tokenizer is not None:
+            texts = [texts] if isinstance(texts, str) else texts
             tokens = jnp.asarray(self.tokenizer(texts))
         else:
             raise ValueError(

@@ -73,16 +73,17 @@ class FeatureNetwork:
             features: names of those wanted, others are not computed; None: all.
 
         Raises:
-            ValueError: an unknown feature.
+            ValueError: an unknown feature; images of another rank or number of channels.
         """
-        prepared = _prepare(self.kind.prepare, jnp.asarray(images))
+        images = self.checked(jnp.asarray(images))
+        prepared = _prepare(self.kind.prepare, images)
         return _apply(self.kind.module, self.variables, prepared, self.wanted(features))
 
     def apply(
         self, variables: Mapping[str, Any], images: Array, features: Sequence[str] | None = None
     ) -> dict[str, Float[Array, "n _"]]:
         """As calling it, for use inside of a compiled function, and differentiable."""
-        prepared = self.kind.prepare(images)
+        prepared = self.kind.prepare(self.checked(images))
         return _apply_module(self.kind.module, variables, prepared, self.wanted(features))
 
     def placed(self, sharding: jax.sharding.Sharding) -> "FeatureNetwork":
@@ -92,6 +93,17 @@ class FeatureNetwork:
         """
         host = jax.tree.map(np.asarray, self.variables)
         return dataclasses.replace(self, variables=jax.device_put(host, sharding))
+
+    def checked(self, images: Array) -> Array:
+        """The images, if they are RGB images, or RGB clips where the network takes clips."""
+        rank = len(self.kind.examples[0].shape)
+        if images.ndim != rank or images.shape[-1] != 3:
+            what = "images [n, h, w, 3]" if rank == 4 else "clips [n, t, h, w, 3]"
+            raise ValueError(
+                f"{self.name} takes RGB {what} in 0..255, got the shape {images.shape}; repeat grey"
+                " three times, move channels last, add the axis of the batch"
+            )
+        return images
 
     def wanted(self, features: Sequence[str] | None) -> tuple[str, ...]:
         """The names, checked."""

@@ -14,6 +14,7 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers
 START, END = "<|startoftext|>", "<|endoftext|>"
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 OPENAI_MERGES = 49152 - 256 - 2  # of the longer list in OpenAI's file
+NAMES = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
 FILES = ("tokenizer.json", "vocab.json and merges.txt", "bpe_simple_vocab_16e6.txt.gz")
 
 
@@ -65,12 +66,16 @@ class Tokenizer:
         return rows
 
 
+def has_vocabulary(folder: Path) -> bool:
+    """Whether `Tokenizer` finds something to read in a folder."""
+    return any((folder / name).is_file() for name in NAMES)
+
+
 def _read(path: Path) -> tokenizers.Tokenizer:
     folder = path if path.is_dir() else path.parent
     names = [path.name] if path.is_file() else []
     if path.is_dir():
-        known = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
-        names = [name for name in known if (path / name).is_file()]
+        names = [name for name in NAMES if (path / name).is_file()]
     for name in names:
         file = folder / name
         if name.endswith(".gz"):

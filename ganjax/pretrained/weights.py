@@ -19,6 +19,8 @@ import tqdm
 from absl import logging
 
 RECORD = "known-hashes.json"
+# Names that say nothing about their content: taken only from a folder that is given.
+PLAIN_NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 BLOCK = 1 << 20  # bytes read at a time
 TIMEOUT = 30  # seconds without an answer
 
@@ -191,8 +193,9 @@ def table() -> str:
 def _at(network: str, path: Path) -> tuple[Path, ...]:
     if path.is_dir():
         files = _in_folder(network, path)
-        if files:
-            return files
+        plain = [path / name for name in PLAIN_NAMES if (path / name).is_file()]
+        if files or plain:
+            return files or (plain[0],)
         raise ValueError(f"{path} holds no weights of {network}\n{_wanted(network)}")
     if not path.is_file():
         raise ValueError(f"{path} does not exist\n{_wanted(network)}")

@@ -117,6 +117,11 @@ def test_texts_through_the_checkpoints_tokenizer(official, tmp_path):
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     network = catalog.load(NAME, official, tokenizer=tmp_path)
     found = network.text(["a b", "b"])
+    # As one gets it from Hugging Face: all in one folder.
+    state = {key: np.array(array, order="C") for key, array in np.load(official).items()}
+    safetensors.numpy.save_file(state, tmp_path / "model.safetensors")
+    folder = catalog.load(NAME, tmp_path)
+    np.testing.assert_array_equal(folder.text("b")["text_end"], network.text(["b"])["text_end"])
     tokens = np.array([[18, 3, 4, 19, 0, 0, 0], [18, 4, 19, 0, 0, 0, 0]], np.int32)
     np.testing.assert_array_equal(found["text_embedding"], network.text(tokens)["text_embedding"])
     with pytest.raises(ValueError, match="c3d-ucf101 reads no texts"):

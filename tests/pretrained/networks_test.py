@@ -105,3 +105,12 @@ def test_an_unknown_feature_is_named():
     network = FeatureNetwork("inception", inception.KIND, {})
     with pytest.raises(ValueError, match="no feature '2049'; it has 64, 192"):
         network(np.zeros((1, 8, 8, 3), np.uint8), ["2049"])
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 1), (8, 8, 3), (2, 3, 8, 8), (2, 9, 8, 8, 3)])
+def test_images_of_another_shape_are_named(shape):
+    network = FeatureNetwork("inception", inception.KIND, {})
+    with pytest.raises(ValueError, match=r"takes RGB images \[n, h, w, 3\].*got the shape"):
+        network(np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match=r"takes RGB clips \[n, t, h, w, 3\]"):
+        FeatureNetwork("i3d", i3d.STYLEGANV, {})(np.zeros((2, 8, 8, 3), np.uint8))
