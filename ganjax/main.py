@@ -7,21 +7,18 @@ python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batc
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --mode=plan --topology=v5e:16x16
 """
 
-import dis
-import os
 import pathlib
-import sys
-import warnings
-from typing import Any, Literal
+from typing import Literal
 
 from ganjax import environment
 
 environment.prepare()  # before anything looks for devices
 
-from absl import flags, logging  # noqa: E402
+from absl import flags  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from ganjax import config as configs  # noqa: E402
+from ganjax import errors  # noqa: E402
 
 CONFIG = flags.DEFINE_string(
     "config", None, "Config file, as configs/biggan.py or configs/biggan.py:shapes."
@@ -46,62 +43,12 @@ OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; plan: J
 def main(overrides: dict[str, str]) -> None:
     """Runs a mode.
 
-    What is no bug ends it with one paragraph and status 2, a bug with a traceback and status 1,
-    Ctrl-C outside of training (which saves and ends with 0) with status 130.
+    What a person can mend ends it with one paragraph and status 2, a bug with a traceback and
+    status 1, Ctrl-C with status 130, but while it trains with a checkpoint and 0.
     """
-    logging.set_verbosity(logging.WARNING)
-    logging.get_absl_logger().addFilter(_is_ours)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    try:
-        {"train": _train, "sample": _sample, "evaluate": _evaluate, "plan": _plan}[MODE.value](
-            overrides
-        )
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if not _is_answer(error) or logging.level_debug():
-            raise
-        print(f"error: {_text(error)}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _is_ours(record: Any) -> bool:
-    """Orbax logs at length, with tracebacks, what `CheckpointError` says."""
-    return logging.level_debug() or f"{os.sep}orbax{os.sep}" not in record.pathname
-
-
-def _is_answer(error: Exception) -> bool:
-    """Whether the message is for the user; else the program is wrong, not what it was given.
-
-    It is where a ``raise`` of ganjax made it (any ValueError there says what to set), and where
-    the system refused a file or memory.
-    """
-    if isinstance(error, OSError) or _is_out_of_memory(error):
-        return True
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    if trace is None or not trace.tb_frame.f_globals["__name__"].startswith("ganjax."):
-        return False
-    raised = trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return raised and not isinstance(error, AssertionError)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return "RESOURCE_EXHAUSTED" in str(error)
-
-
-def _text(error: Exception) -> str:
-    if _is_out_of_memory(error):
-        first = str(error).splitlines()[0]
-        return (
-            f"{first}\nThe devices have too little memory. Set config.train.batch lower, "
-            "config.train.d_microbatches and g_microbatches higher, or split the parameters with "
-            "config.mesh.fsdp."
-        )
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    modes = {"train": _train, "sample": _sample, "evaluate": _evaluate, "plan": _plan}
+    with errors.explained():
+        modes[MODE.value](overrides)
 
 
 def _config(overrides: dict[str, str]) -> ConfigDict:

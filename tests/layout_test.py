@@ -20,7 +20,8 @@ FLOORS = (
     {"checkpoint"},
     {"adversarial"},
     {"layers", "data", "pretrained"},
-    {"metrics", "sampling", "logs", "workdir", "parallel", "config", "environment", "interop"},
+    {"metrics", "sampling", "logs", "workdir", "parallel", "interop"},
+    {"config", "environment", "errors"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 

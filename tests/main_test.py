@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from ganjax import checkpoint
+from ganjax import checkpoint, errors
+from ganjax.parallel.mesh import make_mesh
 from ganjax.workdir import claim
 
 FIELDS = {
@@ -155,6 +157,28 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(copied):
     assert code == 2 and "Traceback" not in said
     assert "checkpoints/3 could not be written: File too large" in said
     assert "Those of steps 1, 2 are whole." in said and checkpoint.steps(copied) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        ("raise_for_the_user", True),
+        ("fail_in_a_library", False),
+        ("fail_an_assertion", False),
+        ("run_out_of_memory", True),
+        ("meet_a_missing_file", True),
+    ],
+)
+def test_what_is_a_bug(error, answer):
+    with pytest.raises(Exception) as caught:
+        {
+            "raise_for_the_user": lambda: make_mesh({"width": 2}),
+            "fail_in_a_library": lambda: make_mesh({"data": "two"}),
+            "fail_an_assertion": lambda: exec("assert False", {"__name__": "ganjax.train"}),
+            "run_out_of_memory": lambda: jax.jit(lambda: jax.numpy.ones(2**50))(),
+            "meet_a_missing_file": lambda: open("/no/such/file"),
+        }[error]()
+    assert errors.is_answer(caught.value) == answer
 
 
 def test_a_bug_shows_where_it_is(tmp_path):
