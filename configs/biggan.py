@@ -111,8 +111,8 @@ def base() -> ml_collections.ConfigDict:
             ),
             evaluate=dict(
                 every_images=0,  # measures and saves; 0: never
-                metrics=(),  # the first one chooses the best checkpoint; all without
-                samples=1000,
+                metrics=(),  # the first one chooses the best checkpoint; see --help
+                samples=0,  # of the metrics of built-in data; 0: as they state it
             ),
             sample=dict(
                 standing=16,  # passes for standing statistics; 0: running averages

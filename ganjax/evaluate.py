@@ -1,93 +1,94 @@
-"""Measure a run: ``--mode=evaluate``, or `evaluate` from Python.
+"""Measure a run, or two folders of pictures: ``--mode=evaluate``, or from Python.
 
-``class_accuracy`` is the share of samples that a classifier of the real images puts in the class
-that they were asked for; ``fd_<source>`` is the Frechet distance between the features that it
-sees in samples and in real images. Both look at the averaged generator, without truncation.
+A metric's name stands for its whole protocol (`metrics.protocols`). Real pictures and samples are
+each passed over once, for all metrics together; what real pictures gave is kept for the next time.
 """
 
 import dataclasses
 import functools
+import hashlib
 import json
+import os
 import pathlib
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import tqdm
 from ml_collections import ConfigDict
 
 import ganjax
 from ganjax import config as configs
-from ganjax import generate
-from ganjax.data.sources import BUILT_IN, Options, Source, open_source, read_options
-from ganjax.data.transforms import Transform
-from ganjax.metrics.classifier import Classifier, train_classifier
-from ganjax.metrics.frechet import Moments, distance
+from ganjax import generate, subjects
+from ganjax.data.sources import BUILT_IN, Source, open_source, read_options
+from ganjax.metrics import protocols
+from ganjax.metrics.cache import cached
+from ganjax.metrics.classifier import train_classifier
+from ganjax.metrics.collect import Collected, Halves, Networks, Want, collect
+from ganjax.metrics.hosts import share
+from ganjax.metrics.measures import MEASURES, Measured, Result
+from ganjax.metrics.protocols import CLASSIFIER, Protocol
+from ganjax.pretrained import catalog, weights
+from ganjax.subjects import Pictures, Samples, Subject
 
 EVALUATIONS = "evaluations.jsonl"
-CLASS_ACCURACY = "class_accuracy"
-REALS = 10_000  # real images looked at, of a set that has more
 
 
 def metric_names(source: str) -> tuple[str, ...]:
-    """The metrics of runs on a source, the first of which ranks; none where nothing fits it yet."""
-    return (f"fd_{source}", CLASS_ACCURACY) if source in BUILT_IN else ()
-
-
-def rank(record: dict[str, Any]) -> float:
-    """How a record's first metric ranks its model; less is better."""
-    name, value = next(iter(record["metrics"].items()))
-    return value * _MEASURES[name.partition("_")[0]].sign
+    """The metrics of runs on a source that need no download, the one that ranks first."""
+    return (f"fd_{source}", "class_accuracy") if source in BUILT_IN else ()
 
 
 def check_metrics(metrics: Sequence[str], source: str) -> tuple[str, ...]:
-    """The metrics asked for on a source; all of them if none is named.
+    """The metrics asked for on a source; those without a download if none is named.
 
     Raises:
-      ValueError: a metric that is none or does not fit the source.
+      ConfigError: a metric that is none or does not fit the source.
+      ValueError: none is named, and none goes without a download.
     """
     known = metric_names(source)
-    everywhere = dict.fromkeys(name for other in BUILT_IN for name in metric_names(other))
-    if not known:
+    if not metrics and not known:
         raise ValueError(
-            f"config.data.source={source!r} has no metrics yet; there are "
-            f"{', '.join(everywhere)}, for runs on {' and '.join(BUILT_IN)}."
+            f"config.data.source={source!r} has no metric that needs no download; name some, such "
+            "as --metrics=fid50k_full,kid50k. --help lists them."
         )
-    for name in metrics:
-        if name not in everywhere:
-            raise configs.ConfigError(
-                f"There is no metric {name!r}{configs.did_you_mean(name, known)} "
-                f"Runs on {source} have: {', '.join(known)}."
-            )
-        if name not in known:
-            raise configs.ConfigError(
-                f"{name!r} is not for runs on {source}; these have: {', '.join(known)}."
-            )
-    return tuple(dict.fromkeys(metrics)) or known
+    try:
+        found = protocols.find(metrics or known)
+    except ValueError as error:
+        raise configs.ConfigError(str(error)) from None
+    for protocol in found:
+        if protocol.network == CLASSIFIER and protocol.name not in known:
+            having = f"; these have: {', '.join(known)}, and all others." if known else "."
+            raise configs.ConfigError(f"{protocol.name!r} is not for runs on {source}{having}")
+    return tuple(protocol.name for protocol in found)
 
 
 def evaluate(
     workdir: str | pathlib.Path,
     metrics: Sequence[str] = (),
     step: int | Literal["best"] | None = None,
-    samples: int = 1000,
+    samples: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measures a checkpoint, prints a table and adds a line to ``evaluations.jsonl``.
 
     Args:
       workdir: of the run.
-      metrics: names of `metric_names`; empty for all of them.
+      metrics: names of protocols; empty for those that need no download.
       step: of a checkpoint, or ``"best"``; the newest without it.
-      samples: how many are drawn; classes are gone round evenly.
-      seed: of the samples, and of the classifier and the choice of real images.
+      samples: see `Evaluation`.
+      seed: of the samples, of the order of the real images, and of the classifier.
 
     Returns:
       The line, see `Evaluation`.
 
     Raises:
-      ValueError: a metric that is none or does not fit the run's source; too few samples.
+      ValueError: a metric that is none or does not fit the run's source, or lacks its weights.
       FileNotFoundError: no run there.
       CheckpointError: no checkpoint, or none of that step.
     """
@@ -96,28 +97,72 @@ def evaluate(
     source = open_source(model.config.data)
     record = Evaluation(model.config, source, metrics, samples, seed)(model)
     keep(record, workdir)
-    print(table(record))
+    if jax.process_index() == 0:
+        print(table(record))
+    return record
+
+
+def compare(
+    real: str | pathlib.Path,
+    fake: str | pathlib.Path,
+    metrics: Sequence[str],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measures the pictures of one folder or zip against those of another, and prints a table.
+
+    Args:
+      metrics: names of protocols that take no classifier.
+      seed: of the order of the pictures.
+
+    Returns:
+      A record as `Evaluation`'s, without a step.
+
+    Raises:
+      ValueError: fewer pictures than a protocol wants, of several sizes or broken, or a metric
+        that is none.
+      FileNotFoundError: no pictures.
+    """
+    chosen = protocols.find(metrics or ("fid_all",))
+    for protocol in chosen:
+        if protocol.network == CLASSIFIER:
+            raise ValueError(f"{protocol.name} measures runs on built-in data, not folders.")
+    bench = _Bench(subjects.of_path(real, seed), chosen, seed)
+    fakes = subjects.of_path(fake, seed)
+    began = time.monotonic()
+    results = bench.measure(fakes, chosen, available=len(fakes))
+    record = bench.record(results, time.monotonic() - began) | {"fake": fakes.fingerprint}
+    if jax.process_index() == 0:
+        print(table(record))
     return record
 
 
 def keep(record: dict[str, Any], workdir: str | pathlib.Path) -> None:
     """Adds a record to the run's ``evaluations.jsonl``."""
-    with open(pathlib.Path(workdir) / EVALUATIONS, "a") as file:
-        file.write(json.dumps(record) + "\n")
+    if jax.process_index() == 0:
+        with open(pathlib.Path(workdir) / EVALUATIONS, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def rank(record: dict[str, Any]) -> float:
+    """How a record's first metric ranks its model; less is better."""
+    name, protocol = next(iter(record["protocols"].items()))
+    value = next(v for n, v in record["metrics"].items() if n.startswith(name))
+    return value if MEASURES[protocol["measure"]].better == "less" else -value
 
 
 class Evaluation:
-    """Measures models of one run, each against the same real images and classifier.
+    """Measures models of one run, all of them against the same real images.
 
     Args:
       config: the run's.
       source: the run's.
-      metrics: names of `metric_names`; empty for all of them.
-      samples: how many are drawn; classes are gone round evenly.
-      seed: of the samples, and of the classifier and the choice of real images.
+      metrics: names of protocols; empty for those that need no download.
+      samples: how many, for the metrics of built-in data; all others fix it. 0 or None: theirs.
+      seed: of the samples, of the order of the real images, and of the classifier.
 
     Raises:
-      ValueError: a metric that is none or does not fit the run's source; too few samples.
+      ValueError: a metric that is none or does not fit the run's source, or whose weights are
+        absent; too few samples; another number of samples than a protocol's.
     """
 
     def __init__(
@@ -125,122 +170,257 @@ class Evaluation:
         config: ConfigDict,
         source: Source,
         metrics: Sequence[str] = (),
-        samples: int = 1000,
+        samples: int | None = None,
         seed: int = 0,
     ):
-        if samples < 2:
-            raise ValueError(f"samples={samples}: a distance takes at least 2; 1000 is usual.")
-        self.metrics = check_metrics(metrics, config.data.source)
-        self._options = read_options(config.data)
-        self._source, self._samples, self._seed = source, samples, seed
+        chosen = protocols.find(check_metrics(metrics, config.data.source))
+        self._protocols = tuple(_with_samples(protocol, samples) for protocol in chosen)
+        self._seed = seed
+        self._reals = subjects.of_run(source, read_options(config.data), seed)
+        self._bench = _Bench(self._reals, self._protocols, seed)
+        self._programs: generate.Programs | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the protocols."""
+        return tuple(protocol.name for protocol in self._protocols)
 
     def __call__(self, model: generate.Model) -> dict[str, Any]:
         """One record.
 
         Returns:
-          Metrics with their values, the references that these are read against (``real_real`` is
-          the distance between two disjoint halves of the real images), counts, step, seed,
-          versions and seconds.
+          Metrics with their values, their spread where the protocol states one, the references
+          that they are read against (``real_real`` is the distance between two disjoint halves of
+          the real images), counts, step, seed, protocols, hashes, versions and seconds.
         """
         began = time.monotonic()
-        images, classifier = self._real
-        classes = len(self._source.classes)
-        fakes = model.sample(self._samples, seed=self._seed, classes=tuple(range(classes)))
-        asked = np.arange(self._samples) % classes
-        measured = _Measured(classifier, images, fakes, asked, self._seed)
-        results = {
-            name: _MEASURES[name.partition("_")[0]].measure(measured) for name in self.metrics
+        results: dict[Protocol, Result] = {}
+        for labels in sorted({protocol.labels for protocol in self._protocols}):
+            group = [protocol for protocol in self._protocols if protocol.labels == labels]
+            drawn = self._labels(max(p.fakes or 0 for p in group)) if labels == "data" else None
+            samples = Samples(model, self._seed, drawn, self._programs)
+            self._programs = samples.model.programs
+            results |= self._bench.measure(samples, group)
+        ordered = {protocol: results[protocol] for protocol in self._protocols}
+        record = self._bench.record(ordered, time.monotonic() - began)
+        return record | {"step": model.step}
+
+    def _labels(self, count: int) -> np.ndarray | None:
+        """Labels of so many real images, drawn with replacement."""
+        rng = np.random.default_rng([self._seed, 1])
+        return self._reals.labels(rng.integers(len(self._reals), size=count))
+
+
+def _with_samples(protocol: Protocol, samples: int | None) -> Protocol:
+    if not samples or samples == protocol.fakes:
+        return protocol
+    if protocol.network != CLASSIFIER:
+        raise ValueError(
+            f"{samples} samples, but {protocol.name} is of {protocol.fakes}: another number is "
+            "another metric. Leave --samples (config.evaluate.samples) out."
+        )
+    if samples < 2:
+        raise ValueError(f"samples={samples}: a distance takes at least 2; 1000 is usual.")
+    return dataclasses.replace(protocol, fakes=samples)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """A feature network, and what it is known by."""
+
+    function: Callable[[Any, Any], Any]  # (variables, uint8 [n, h, w, c]) -> features by name
+    variables: Any
+    sha256: str
+    known: float | None = None  # the classifier's accuracy on real images that it has not seen
+
+
+class _Bench:
+    """The real pictures' side of some protocols, and the measuring of samples against it."""
+
+    def __init__(self, reals: Pictures, chosen: Sequence[Protocol], seed: int):
+        self._reals, self._protocols, self._seed = reals, tuple(chosen), seed
+        self._folder = tempfile.TemporaryDirectory(prefix="ganjax-features-")
+        for name in {protocol.network for protocol in chosen} - {CLASSIFIER}:
+            weights.find(name)  # absent ones are an error now, not when they are first used
+
+    def measure(
+        self, fakes: Subject, chosen: Sequence[Protocol], available: int | None = None
+    ) -> dict[Protocol, Result]:
+        """Values of protocols for a set of samples, of which so many are available."""
+        wants = {protocol: _want(protocol, _fakes(protocol, available)) for protocol in chosen}
+        reals = self._real
+        with tempfile.TemporaryDirectory(prefix="ganjax-features-") as folder:
+            found = self._collect(fakes, set(wants.values()), pathlib.Path(folder), "samples")
+            return {
+                protocol: MEASURES[protocol.measure].compute(
+                    Measured(
+                        real=reals.get(_want(protocol, self._count(protocol))),
+                        fake=found[want],
+                        asked=fakes.asked(want.count),
+                        known=self._networks[protocol.network].known,
+                    ),
+                    **protocol.options,
+                )
+                for protocol, want in wants.items()
+            }
+
+    def record(self, results: Mapping[Protocol, Result], seconds: float) -> dict[str, Any]:
+        """What is kept of a measurement."""
+        values = {
+            "_".join((protocol.name, part)) if part else protocol.name: value
+            for protocol, result in results.items()
+            for part, value in result.values.items()
         }
         return {
             "time": time.time(),
-            "step": model.step,
             "seed": self._seed,
-            "metrics": {name: result.value for name, result in results.items()},
-            "references": {name: result.reference for name, result in results.items()},
-            "counts": {
-                "samples": self._samples,
-                "real": len(images),
-                "held_out": classifier.held_out,
-            },
-            "source": self._source.fingerprint(),
+            "metrics": values,
+            "spread": {p.name: r.spread for p, r in results.items() if r.spread is not None},
+            "references": {p.name: dict(r.reference) for p, r in results.items()},
+            "protocols": {p.name: dataclasses.asdict(p) for p in results},
+            "real": {p.name: self._count(p) for p in results},
+            "source": self._reals.fingerprint,
+            "weights": {name: network.sha256 for name, network in self._networks.items()},
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "versions": {"jax": jax.__version__, "ganjax": ganjax.__version__},
-            "seconds": round(time.monotonic() - began, 2),
+            "seconds": round(seconds, 2),
         }
 
+    def _count(self, protocol: Protocol) -> int:
+        """Real pictures of a protocol: NVIDIA's and StyleGAN-V's, too, take what there is."""
+        return min(len(self._reals), len(self._reals) if protocol.reals is None else protocol.reals)
+
     @functools.cached_property
-    def _real(self) -> tuple[np.ndarray, Classifier]:
-        images, labels = read_real(self._source, self._options, self._seed)
-        classes = len(self._source.classes)
-        return images, train_classifier(images, labels, classes, self._seed)
+    def _networks(self) -> dict[str, _Network]:
+        names = dict.fromkeys(protocol.network for protocol in self._protocols)
+        return {
+            name: self._classifier() if name == CLASSIFIER else self._load(name) for name in names
+        }
+
+    def _load(self, name: str) -> _Network:
+        network = catalog.load(name)
+        features = tuple({p.feature for p in self._protocols if p.network == name})
+
+        def function(variables: Any, images: Any) -> Any:
+            if images.shape[-1] == 1:
+                images = jnp.repeat(images, 3, axis=-1)
+            return network.apply(variables, images, features)
+
+        return _Network(function, network.variables, network.sha256)
+
+    def _classifier(self) -> _Network:
+        """Trained on the real pictures that its protocols look at."""
+        count = max(self._count(p) for p in self._protocols if p.network == CLASSIFIER)
+        images = np.concatenate(list(self._reals.batches(range(count))))
+        labels = self._reals.asked(count)
+        assert labels is not None
+        made = train_classifier(images, labels, len(self._reals.classes), self._seed)
+
+        def function(variables: Any, images: Any) -> Any:
+            features, logits = made.network.apply({"params": variables}, images)
+            return {"features": features, "logits": logits}
+
+        digest = hashlib.sha256(
+            b"".join(np.asarray(p).tobytes() for p in jax.tree.leaves(made.params))
+        )
+        return _Network(function, made.params, digest.hexdigest(), made.accuracy)
+
+    @functools.cached_property
+    def _real(self) -> dict[Want, Collected]:
+        """What the protocols want of the real pictures, kept for the next time."""
+        wants = [_want(p, self._count(p)) for p in self._protocols if self._count(p)]
+
+        @functools.cache
+        def collected() -> dict[Want, Collected]:
+            folder = pathlib.Path(self._folder.name)
+            return self._collect(self._reals, set(wants), folder, "real pictures")
+
+        def kept(want: Want) -> Collected:
+            if want.network == CLASSIFIER:
+                return collected()[want]
+            arrays = cached(
+                cache_folder(),
+                self._reals.fingerprint,
+                {"name": f"{want.network}-{want.feature}"} | dataclasses.asdict(want),
+                self._networks[want.network].sha256,
+                lambda: _arrays(collected()[want]),
+            )
+            return arrays["rows"] if want.form == "rows" else Halves.from_arrays(arrays)
+
+        return {want: kept(want) for want in wants}
+
+    def _collect(
+        self, subject: Subject, wants: Iterable[Want], folder: pathlib.Path, what: str
+    ) -> dict[Want, Collected]:
+        """Features of a subject's pictures, each process seeing to its share."""
+        names = {want.network for want in wants}
+        networks = {n: (self._networks[n].function, self._networks[n].variables) for n in names}
+        places = share(max(want.count for want in wants))
+        quiet = jax.process_index() > 0 or not sys.stderr.isatty()
+        with tqdm.tqdm(total=len(places), desc=what, leave=False, disable=quiet) as bar:
+
+            def batches() -> Iterator[np.ndarray]:
+                for batch in subject.batches(places):
+                    yield batch
+                    bar.update(len(batch))
+
+            return collect(Networks(networks)(batches()), places.start, wants, folder)
+
+
+def _want(protocol: Protocol, count: int) -> Want:
+    form = MEASURES[protocol.measure].form
+    return Want(protocol.network, protocol.feature, count, form)
+
+
+def _fakes(protocol: Protocol, available: int | None) -> int:
+    """How many samples a protocol takes of those that are available; None: any number."""
+    if protocol.fakes is None:
+        if available is None:
+            raise ValueError(
+                f"{protocol.name} takes all pictures of a folder; a model has no end of them. "
+                "Choose a metric with a number: --help lists them."
+            )
+        return available
+    if available is not None and available < protocol.fakes:
+        raise ValueError(
+            f"{protocol.name} is of {protocol.fakes} samples, and there are {available}. Make "
+            "more, or choose a metric of as many as there are, as fid_all: --help lists them."
+        )
+    return protocol.fakes
+
+
+def _arrays(collected: Collected) -> dict[str, np.ndarray]:
+    return collected.to_arrays() if isinstance(collected, Halves) else {"rows": collected}
+
+
+def cache_folder() -> pathlib.Path:
+    """Where statistics of real sets are kept: ``$XDG_CACHE_HOME/ganjax/statistics``."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(home).expanduser() / "ganjax" / "statistics"
 
 
 def table(record: dict[str, Any]) -> str:
     """A record as aligned text."""
-    rows = [("metric", "value", "reference", "")]
+    rows = [("metric", "value", "reference", "", "samples", "real")]
     for name, value in record["metrics"].items():
-        ((what, reference),) = record["references"][name].items()
-        rows.append((name, f"{value:.4g}", f"{reference:.4g}", what))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip()
-        for row in rows
-    ]
-    counts = record["counts"]
-    lines.append(
-        f"step {record['step']}: {counts['samples']} samples, {counts['real']} real images, "
-        f"seed {record['seed']}, {record['seconds']:.0f} s"
-    )
+        of = next(p for p in record["protocols"] if name.startswith(p))
+        spread = record["spread"].get(of)
+        what, reference = next(iter(record["references"][of].items()), ("", None))
+        rows.append(
+            (
+                name,
+                f"{value:.4g}" + (f" +- {spread:.2g}" if spread is not None else ""),
+                "" if reference is None else f"{reference:.4g}",
+                what,
+                f"{record['protocols'][of]['fakes'] or 'all'}",
+                f"{record['real'][of] or ''}",
+            )
+        )
+    columns = []
+    for column, align in zip(zip(*rows), "<>><>>"):
+        width = max(map(len, column))
+        columns.append([f"{cell:{align}{width}}" for cell in column])
+    lines = ["  ".join(row).rstrip() for row in zip(*columns)]
+    step = f"step {record['step']}: " if "step" in record else ""
+    lines.append(f"{step}seed {record['seed']}, {record['seconds']:.0f} s, {record['device']}")
     return "\n".join(lines)
-
-
-def read_real(source: Source, options: Options, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Real images as the run sees them, uint8 [n, h, w, c], and their labels, int [n].
-
-    All of them in a shuffled order, or `REALS` of a set that has more.
-    """
-    transform = Transform(options.resolution, options.channels, options.flip)
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(source))[:REALS]
-    items = [transform(source[int(index)], rng) for index in chosen]
-    images = np.stack([item["image"] for item in items])
-    return images, np.array([item["label"] for item in items], np.int32)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Measured:
-    """What every metric reads."""
-
-    classifier: Classifier
-    real: np.ndarray  # uint8 [n, h, w, c], shuffled
-    fake: np.ndarray  # uint8 [m, h, w, c]
-    asked: np.ndarray  # int [m], the class asked of each sample
-    seed: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Result:
-    value: float
-    reference: dict[str, float]  # one number by what it is: what real images get
-
-
-def _class_accuracy(measured: _Measured) -> _Result:
-    right = measured.classifier.predict(measured.fake) == measured.asked
-    return _Result(float(right.mean()), {"held_out_real": measured.classifier.accuracy})
-
-
-def _frechet(measured: _Measured) -> _Result:
-    real = measured.classifier.features(measured.real)
-    fake = measured.classifier.features(measured.fake)
-    half = len(real) // 2
-    halves = distance(Moments.of(real[:half]), Moments.of(real[half:]))
-    return _Result(distance(Moments.of(fake), Moments.of(real)), {"real_real": halves})
-
-
-@dataclasses.dataclass(frozen=True)
-class _Measure:
-    measure: Callable[[_Measured], _Result]
-    sign: int  # 1 where less is better, else -1
-
-
-# By the first part of a metric's name.
-_MEASURES = {"class": _Measure(_class_accuracy, -1), "fd": _Measure(_frechet, 1)}

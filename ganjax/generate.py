@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
 from ganjax import checkpoint
@@ -85,15 +85,19 @@ class Model:
           truncation: threshold for resampling latents.
         """
         request = Request(tuple(classes), truncation)
-        images = [np.asarray(to_uint8(part)) for part in self.batches(n, seed, request)]
-        return np.concatenate(images)[:n]
+        return np.concatenate(list(self.batches(np.arange(n), seed, request)))
 
-    def batches(self, n: int, seed: int, request: Request) -> Iterator[Float[jax.Array, "m h w c"]]:
-        """The images 0..n-1 in [-1, 1], in chunks of one size; the last has some to spare."""
+    def batches(
+        self, indices: Int[np.ndarray, "n"], seed: int, request: Request
+    ) -> Iterator[UInt8[np.ndarray, "m h w c"]]:
+        """The images of these indices, up to `CHUNK` at a time."""
         sample = self.bind(seed, request)
         key = jax.random.key(seed)
-        for start in range(0, n, CHUNK):
-            yield sample(self.programs.draws(key, start + jnp.arange(CHUNK), request))
+        for start in range(0, len(indices), CHUNK):
+            chosen = indices[start : start + CHUNK]
+            padded = np.resize(chosen, CHUNK).astype(np.int32)  # one shape, one program
+            images = sample(self.programs.draws(key, padded, request))
+            yield np.asarray(to_uint8(images))[: len(chosen)]
 
     def sheet(self, name: str, *, seed: int = 0, request: Request = Request()) -> Sheet:  # noqa: B008
         """One of the family's pictures.

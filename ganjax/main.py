@@ -3,6 +3,7 @@
 python -m ganjax.main --config=configs/biggan.py                     # train, or continue
 python -m ganjax.main --mode=sample --workdir=runs/biggan            # a grid from a run
 python -m ganjax.main --mode=evaluate --workdir=runs/biggan          # measure it
+python -m ganjax.main --mode=evaluate --real=FOLDER --fake=FOLDER    # measure pictures
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --mode=plan --topology=v5e:16x16
 """
@@ -19,6 +20,13 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from ganjax import config as configs  # noqa: E402
 from ganjax import errors  # noqa: E402
+from ganjax.metrics import protocols  # noqa: E402
+
+__doc__ += f"""
+Metrics, each name a whole protocol (without --metrics: those that need no download):
+
+{protocols.table()}
+"""
 
 CONFIG = flags.DEFINE_string(
     "config", None, "Config file, as configs/biggan.py or configs/biggan.py:shapes."
@@ -34,8 +42,10 @@ ROWS = flags.DEFINE_integer("rows", 8, "sample: rows of a sheet.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "sample, evaluate: a step, or best; the newest without it."
 )
-METRICS = flags.DEFINE_list("metrics", [], "evaluate: as fd_digits,class_accuracy; all without.")
-SAMPLES = flags.DEFINE_integer("samples", 1000, "evaluate: how many are measured.")
+METRICS = flags.DEFINE_list("metrics", [], "evaluate: names of the list above.")
+SAMPLES = flags.DEFINE_integer("samples", None, "evaluate: how many, of metrics of built-in data.")
+REAL = flags.DEFINE_string("real", None, "evaluate: folder or zip of real pictures, not a run's.")
+FAKE = flags.DEFINE_string("fake", None, "evaluate: folder or zip of pictures, not a run's.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "plan: the TPU to compile for.")
 OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; plan: JSON.")
 
@@ -103,8 +113,13 @@ def _sample(overrides: dict[str, str]) -> None:
 
 
 def _evaluate(overrides: dict[str, str]) -> None:
-    from ganjax.evaluate import evaluate
+    from ganjax.evaluate import compare, evaluate
 
+    if REAL.value or FAKE.value:
+        if not (REAL.value and FAKE.value):
+            raise configs.ConfigError("Give both --real and --fake, or --workdir alone.")
+        compare(REAL.value, FAKE.value, METRICS.value, SEED.value)
+        return
     if overrides:
         raise configs.ConfigError(
             f"--config.{next(iter(overrides))} changes a run; it is measured by its own config."

@@ -5,15 +5,17 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import ganjax
 from configs import biggan
-from ganjax import checkpoint, family
+from ganjax import checkpoint, family, subjects
 from ganjax import evaluate as evaluation
 from ganjax.config import ConfigError
 from ganjax.data.sources import open_source, read_options
-from ganjax.evaluate import evaluate, read_real
+from ganjax.evaluate import evaluate
 from ganjax.metrics.classifier import train_classifier
+from ganjax.metrics.frechet import Moments, distance
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +46,18 @@ def one_short_training():
         yield
 
 
-class Stub(evaluation.generate.Model):
-    """A model whose samples are real images of the classes asked, or of the next ones."""
+class Stub(subjects.Samples):
+    """Samples that are real images of the classes asked, or of the next ones."""
 
-    def __init__(self, config, off: int):
-        self.config, self.step, self.off = config, 7, off
+    off = 0
 
-    def sample(self, n, *, seed, classes):
-        images, labels = read_real(
-            open_source(self.config.data), read_options(self.config.data), seed + 1
-        )
-        of_class = [images[labels == (label + self.off) % 10] for label in classes]
-        return np.stack([of_class[i % len(classes)][i // len(classes)] for i in range(n)])
+    def batches(self, places):
+        config = self.model.config.data
+        reals = subjects.of_run(open_source(config), read_options(config), seed=1)
+        images = np.concatenate(list(reals.batches(range(len(reals)))))
+        labels = reals.asked(len(reals))
+        of_class = [images[labels == (label + self.off) % 10] for label in range(10)]
+        yield np.stack([of_class[i % 10][i // 10] for i in places])
 
 
 def test_a_run_is_measured_and_the_record_kept(run, capsys):
@@ -65,7 +67,9 @@ def test_a_run_is_measured_and_the_record_kept(run, capsys):
     lines = (run / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [record, again]
     assert record["step"] == 3 and record["seed"] == 0
-    assert record["counts"] == {"samples": 40, "real": 1797, "held_out": 359}
+    assert record["real"] == {"class_accuracy": 1797, "fd_digits": 1797}
+    assert {protocol["fakes"] for protocol in record["protocols"].values()} == {40}
+    assert len(record["weights"]["classifier"]) == 64
     assert record["versions"] == {"jax": jax.__version__, "ganjax": ganjax.__version__}
     # Nothing was learnt: chance, and far from real.
     assert record["metrics"]["class_accuracy"] < 0.4
@@ -76,12 +80,10 @@ def test_a_run_is_measured_and_the_record_kept(run, capsys):
 
 
 @pytest.mark.parametrize(("off", "low", "high"), [(0, 0.9, 1.0), (1, 0.0, 0.1)])
-def test_real_images_score_as_real_and_wrong_classes_as_wrong(
-    off, low, high, run, tmp_path, monkeypatch
-):
-    config = evaluation.generate.load(run).config
-    monkeypatch.setattr(evaluation.generate, "load", lambda workdir, step: Stub(config, off))
-    record = evaluate(tmp_path, samples=800)
+def test_real_images_score_as_real_and_wrong_classes_as_wrong(off, low, high, run, monkeypatch):
+    monkeypatch.setattr(Stub, "off", off)
+    monkeypatch.setattr(evaluation, "Samples", Stub)
+    record = evaluate(run, samples=800)
     assert low <= record["metrics"]["class_accuracy"] <= high
     # The right images, whatever was asked of them.
     assert record["metrics"]["fd_digits"] < 2 * record["references"]["fd_digits"]["real_real"]
@@ -94,8 +96,70 @@ def test_mistakes_are_named(run, monkeypatch):
         evaluate(run, ["fd_shapes"])
     with pytest.raises(ValueError, match="at least 2"):
         evaluate(run, samples=1)
-    config = biggan.tiny()
-    config.data.source = "folder"
-    monkeypatch.setattr(evaluation.generate, "load", lambda workdir, step: Stub(config, 0))
-    with pytest.raises(ValueError, match="no metrics yet; there are fd_digits, class_accuracy"):
-        evaluate(run)
+    with pytest.raises(ValueError, match="40 samples, but fid10k is of 10000"):
+        evaluate(run, ["fid10k"], samples=40)
+    monkeypatch.setenv("GANJAX_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(run))
+    with pytest.raises(ValueError, match="GANJAX_OFFLINE.*\n.*weights-inception-2015-12-05"):
+        evaluate(run, ["fid10k"])
+    with pytest.raises(ValueError, match="no metric that needs no download; name some"):
+        evaluation.check_metrics((), "folder")
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Two folders of pictures, and an Inception that sees eight random mixtures of pixels."""
+    rng = np.random.default_rng(0)
+    for name, count, low in (("real", 30, 0), ("fake", 21, 60)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            pixels = rng.integers(low, 256, (4, 4), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    mixing = rng.normal(size=(48, 8)).astype(np.float32) / 256
+    passes = []
+
+    class Network:
+        variables, sha256 = mixing, "of mixing"
+
+        def apply(self, variables, images, features):
+            passes.append(images.shape)
+            flat = images.reshape(len(images), -1).astype("float32")
+            return dict.fromkeys(features, flat @ variables)
+
+    monkeypatch.setattr(evaluation.weights, "find", lambda name: None)
+    monkeypatch.setattr(evaluation.catalog, "load", lambda name: Network())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path, mixing, passes
+
+
+def test_two_folders_are_compared_and_the_real_one_is_remembered(folders, capsys):
+    path, mixing, passes = folders
+
+    def moments(name):
+        files = sorted((path / name).iterdir())
+        images = np.stack([np.asarray(Image.open(file)) for file in files])
+        rgb = np.repeat(images[..., None], 3, axis=-1).reshape(len(images), -1)
+        return Moments.of(rgb.astype(np.float32) @ mixing)
+
+    record = evaluation.compare(path / "real", path / "fake", ["fid_all", "pr_all"])
+    expected = distance(moments("real"), moments("fake"))
+    assert record["metrics"]["fid_all"] == pytest.approx(expected, rel=1e-4)
+    assert record["metrics"].keys() == {"fid_all", "pr_all_precision", "pr_all_recall"}
+    assert record["weights"] == {"inception-2015-12-05": "of mixing", "vgg16": "of mixing"}
+    assert "fid_all" in capsys.readouterr().out
+    first = len(passes)
+    again = evaluation.compare(path / "real", path / "fake", ["fid_all"])
+    assert again["metrics"]["fid_all"] == record["metrics"]["fid_all"]
+    assert len(passes) == first + 1  # the samples alone
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path / "real" / "3.png")
+    changed = evaluation.compare(path / "real", path / "fake", ["fid_all"])
+    expected = distance(moments("real"), moments("fake"))
+    assert changed["metrics"]["fid_all"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_too_few_pictures_and_metrics_of_runs_are_named(folders):
+    path, _, _ = folders
+    with pytest.raises(ValueError, match="fid10k is of 10000 samples, and there are 21"):
+        evaluation.compare(path / "real", path / "fake", ["fid10k"])
+    with pytest.raises(ValueError, match="fd_digits measures runs"):
+        evaluation.compare(path / "real", path / "fake", ["fd_digits"])

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"main"},
     {"train"},
-    {"evaluate", "plan", "generate", "collapse"},
+    {"evaluate", "subjects", "plan", "generate", "collapse"},
     {"families"},
     {"program"},
     {"family"},

@@ -106,10 +106,13 @@ def record(value):
     return {
         "metrics": {"fd_digits": value},
         "references": {"fd_digits": {"real_real": 1.0}},
-        "counts": {"samples": 2, "real": 2},
+        "spread": {},
+        "protocols": {"fd_digits": {"measure": "frechet", "fakes": 2}},
+        "real": {"fd_digits": 2},
         "step": 0,
         "seed": 0,
         "seconds": 0.0,
+        "device": "none",
     }
 
 

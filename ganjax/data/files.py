@@ -41,6 +41,10 @@ class Tree(Protocol):
 
     def read(self, name: str) -> bytes: ...
 
+    def stamp(self, name: str) -> str:
+        """Changes when the file does; nothing is read for it."""
+        ...
+
 
 class Folder:
     """The files below a folder; links are followed.
@@ -67,6 +71,10 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
+
+    def stamp(self, name: str) -> str:
+        stat = (self.path / name).stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _raise(error: OSError) -> None:
@@ -108,6 +116,9 @@ class Zip:
 
     def names(self) -> list[str]:
         return list(self._members)
+
+    def stamp(self, name: str) -> str:
+        return f"{self._members[name].CRC:08x}"
 
     def read(self, name: str) -> bytes:
         """NOTE: not `ZipFile.read`, whose handles wait for one lock around a shared position."""
@@ -178,6 +189,11 @@ class Files:
         digest = hashlib.sha256(self._labels.tobytes())
         digest.update("\0".join(self._names).encode(errors="surrogateescape"))
         return f"files-1-{digest.hexdigest()[:16]}"
+
+    def content(self) -> str:
+        """As `fingerprint`, and of the pictures' own stamps, for what is computed from them."""
+        stamps = "\0".join(self._tree.stamp(name) for name in self._names)
+        return f"{self.fingerprint()}-{hashlib.sha256(stamps.encode()).hexdigest()[:16]}"
 
 
 def _is_picture(name: str) -> bool:

@@ -1,0 +1,105 @@
+"""From what was collected of real and fake samples to a metric's values."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from ganjax.metrics.collect import Halves
+from ganjax.metrics.frechet import distance
+from ganjax.metrics.inception_score import inception_score
+from ganjax.metrics.kid import kid
+from ganjax.metrics.precision_recall import precision_recall
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a measure looks at.
+
+    Attributes:
+      real: of the feature, in the measure's form; None for measures of samples alone.
+      fake: of the feature, in the measure's form.
+      asked: the class that was asked of each fake, where they have classes.
+      known: what a measure's reference is, if it is not in the features: the classifier's accuracy
+        on real samples that it has not seen.
+    """
+
+    real: Any
+    fake: Any
+    asked: Int[np.ndarray, "n"] | None = None
+    known: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A metric's value.
+
+    Attributes:
+      values: one or several numbers; the first ranks models.
+      spread: the standard deviation of the first, where the protocol states one.
+      reference: what real samples get, by what that is.
+    """
+
+    values: Mapping[str, float]
+    spread: float | None = None
+    reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A kind of metric.
+
+    Attributes:
+      form: of the features that it takes.
+      better: "less" or "more".
+      compute: with the protocol's options.
+    """
+
+    form: Literal["moments", "rows"]
+    better: Literal["less", "more"]
+    compute: Callable[..., Result]
+
+
+def _frechet(measured: Measured, *, ddof: int) -> Result:
+    real: Halves = measured.real
+    fake: Halves = measured.fake
+    value = distance(real.whole, fake.whole, ddof)
+    return Result({"": value}, reference={"real_real": distance(real.even, real.odd, ddof)})
+
+
+def _kid(measured: Measured, **options: Any) -> Result:
+    found = kid(measured.fake, measured.real, **options)
+    return Result({"": found.mean}, found.std)
+
+
+def _inception_score(measured: Measured, **options: Any) -> Result:
+    found = inception_score(measured.fake, **options)
+    return Result({"": found.mean}, found.std)
+
+
+def _precision_recall(measured: Measured, **options: Any) -> Result:
+    found = precision_recall(measured.real, measured.fake, **options)
+    return Result({"precision": found.precision, "recall": found.recall})
+
+
+def _density_coverage(measured: Measured, **options: Any) -> Result:
+    found = precision_recall(measured.real, measured.fake, **options)
+    return Result({"density": found.density, "coverage": found.coverage})
+
+
+def _accuracy(measured: Measured) -> Result:
+    assert measured.known is not None
+    right = measured.fake.argmax(axis=1) == measured.asked
+    return Result({"": float(right.mean())}, reference={"held_out_real": measured.known})
+
+
+MEASURES = {
+    "frechet": Measure("moments", "less", _frechet),
+    "kid": Measure("rows", "less", _kid),
+    "inception_score": Measure("rows", "more", _inception_score),
+    "precision_recall": Measure("rows", "more", _precision_recall),
+    "density_coverage": Measure("rows", "more", _density_coverage),
+    "accuracy": Measure("rows", "more", _accuracy),
+}

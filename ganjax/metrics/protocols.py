@@ -1,0 +1,122 @@
+"""What each metric's name stands for: everything that decides its number.
+
+Codes that say "FID" differ in the network, the resize, how many samples, which real ones, the
+labels of the samples and the covariance's divisor, and their numbers do not compare. Here a name is
+a protocol, a line of `TABLE`; another choice is another name. A result is recorded with its
+protocol, the hash of the network's weights and the fingerprint of the real set.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+CLASSIFIER = "classifier"  # the network that is trained on the spot, `metrics.classifier`
+INCEPTION = "inception-2015-12-05"
+CLIP = "clip-vit-b-32"
+VGG = "vgg16"
+
+ALL = None
+BY_N, BY_N_LESS_1 = {"ddof": 0}, {"ddof": 1}  # divisors of covariances
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Protocol:
+    """One way to a number.
+
+    Attributes:
+      name: of the metric.
+      measure: what is computed from features, a key of `measures.MEASURES`.
+      network: of `pretrained.catalog`, or `CLASSIFIER`.
+      feature: of the network.
+      reals: how many real samples, the first of the set's order; None: all; 0: none.
+      fakes: how many samples; None: all of a folder.
+      labels: of samples of a class-conditional model: "even" goes round the classes, "data" takes
+        those of real samples at random.
+      options: of the measure.
+      source: whose protocol it is.
+    """
+
+    name: str
+    measure: str
+    network: str
+    feature: str
+    reals: int | None
+    fakes: int | None
+    labels: Literal["even", "data"]
+    options: Mapping[str, Any]
+    source: str
+
+
+_TORCH_FIDELITY = {"seed": 2020}
+_NVIDIA = "stylegan2-ada-pytorch, stylegan3"
+
+# fmt: off
+TABLE = tuple(Protocol(*row) for row in (
+    ("fd_digits", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1, "ganjax"),
+    ("fd_shapes", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1, "ganjax"),
+    ("class_accuracy", "accuracy", CLASSIFIER, "logits", 10_000, 1000, "even", {}, "ganjax"),
+    ("fid50k_full", "frechet", INCEPTION, "2048", ALL, 50_000, "data", BY_N, _NVIDIA),
+    ("fid50k", "frechet", INCEPTION, "2048", ALL, 50_000, "even", BY_N_LESS_1, "BigGAN, TTUR"),
+    ("fid10k", "frechet", INCEPTION, "2048", ALL, 10_000, "even", BY_N_LESS_1, "as fid50k"),
+    ("fid_all", "frechet", INCEPTION, "2048", ALL, ALL, "even", BY_N_LESS_1, "two folders"),
+    ("fid30k_coco", "frechet", INCEPTION, "2048", 30_000, 30_000, "even", BY_N_LESS_1,
+     "XMC-GAN, Aurora"),
+    ("sfid50k", "frechet", INCEPTION, "spatial", ALL, 50_000, "even", BY_N_LESS_1,
+     "guided-diffusion"),
+    ("clipfd50k", "frechet", CLIP, "embedding", ALL, 50_000, "even", BY_N_LESS_1,
+     "torch-fidelity"),
+    ("kid50k", "kid", INCEPTION, "2048", 50_000, 50_000, "even",
+     {"subsets": 100, "subset_size": 1000} | _TORCH_FIDELITY, "torch-fidelity"),
+    ("kid_all", "kid", INCEPTION, "2048", ALL, ALL, "even",
+     {"subsets": 100, "subset_size": 1000} | _TORCH_FIDELITY, "two folders"),
+    ("is50k", "inception_score", INCEPTION, "logits_unbiased", 0, 50_000, "even",
+     {"splits": 10} | _TORCH_FIDELITY, "torch-fidelity"),
+    ("pr50k3", "precision_recall", VGG, "fc2", 50_000, 50_000, "data",
+     {"k": 3, "closed": True, "half": True}, _NVIDIA),
+    ("pr_all", "precision_recall", VGG, "fc2", ALL, ALL, "even",
+     {"k": 3, "closed": True}, "two folders"),
+    ("dc10k5", "density_coverage", VGG, "fc2", 10_000, 10_000, "even",
+     {"k": 5, "closed": False}, "Naeem et al. 2020"),
+))
+# fmt: on
+
+BY_NAME = {protocol.name: protocol for protocol in TABLE}
+
+
+def find(names: Sequence[str]) -> tuple[Protocol, ...]:
+    """The protocols of these names, each once.
+
+    Raises:
+      ValueError: there is none of a name.
+    """
+    for name in names:
+        if name not in BY_NAME:
+            near = difflib.get_close_matches(name, BY_NAME, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(
+                f"There is no metric {name!r}{meant} A name is a whole protocol; there are "
+                f"{', '.join(BY_NAME)}."
+            )
+    return tuple(BY_NAME[name] for name in dict.fromkeys(names))
+
+
+def table() -> str:
+    """All protocols, for people."""
+    rows = [("metric", "measure", "network", "feature", "real", "samples", "labels", "as in")]
+    for p in TABLE:
+        real = "all" if p.reals is None else f"{p.reals or '-'}"
+        rows.append(
+            (
+                p.name,
+                p.measure,
+                p.network,
+                p.feature,
+                real,
+                f"{p.fakes or 'all'}",
+                p.labels,
+                p.source,
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

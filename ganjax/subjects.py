@@ -1,0 +1,205 @@
+"""Sets of pictures that can be measured: of a source, of a folder, of a model."""
+
+import itertools
+import pathlib
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from ganjax import generate
+from ganjax.data.files import Files, Folder, Zip
+from ganjax.data.sources import Options, Source, describe
+from ganjax.data.transforms import BrokenItem, Item, Transform
+from ganjax.family import Request
+from ganjax.parallel.mesh import batch_sharding, make_mesh, replicated
+from ganjax.parallel.rules import whole
+
+CHUNK = 64  # pictures read together
+
+
+@runtime_checkable
+class Subject(Protocol):
+    """A set of pictures in an order of its own; picture i is the same whoever asks for it.
+
+    Attributes:
+      name: for people.
+      fingerprint: of the content.
+    """
+
+    name: str
+    fingerprint: str
+
+    def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m h w c"]]:
+        """The pictures at consecutive places, some at a time."""
+        ...
+
+    def asked(self, count: int) -> Int[np.ndarray, "n"] | None:
+        """The classes of the first pictures; None where there are no classes."""
+        ...
+
+
+class Pictures:
+    """The pictures of a source, shuffled by a seed, so that the first n are a fair choice.
+
+    Args:
+      source: of pictures.
+      transform: what happens to each; without it all must be of one size.
+      seed: of the order.
+      threads: that read and decode.
+      max_broken: broken pictures that are replaced by the next ones before it is an error.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Transform | None = None,
+        seed: int = 0,
+        threads: int = 8,
+        max_broken: int = 0,
+    ):
+        self.name = source.name
+        looks = (transform.resolution, transform.channels) if transform else "as they are"
+        content = getattr(source, "content", source.fingerprint)()
+        self.fingerprint = f"{content} {looks} seed {seed}"
+        self.classes = source.classes
+        self._source, self._transform = source, transform
+        self._order = np.random.default_rng(seed).permutation(len(source))
+        self._threads, self._max_broken = max(threads, 1), max_broken
+        self._broken: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m h w c"]]:
+        with ThreadPoolExecutor(self._threads) as pool:
+            starts = range(places.start, places.stop, CHUNK)
+            parts = [range(start, min(start + CHUNK, places.stop)) for start in starts]
+            # The next chunk is read while this one is looked at.
+            waiting = [[pool.submit(self._item, place) for place in p] for p in parts[:1]]
+            for following in itertools.chain(parts[1:], [range(0)]):
+                waiting.append([pool.submit(self._item, place) for place in following])
+                yield self._stack([future.result() for future in waiting.pop(0)])
+
+    def asked(self, count: int) -> Int[np.ndarray, "n"] | None:
+        return self.labels(np.arange(count))
+
+    def labels(self, places: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"] | None:
+        """The classes of the pictures at these places; None where there are no classes."""
+        if not self.classes:
+            return None
+        with ThreadPoolExecutor(self._threads) as pool:
+            items = pool.map(self._item, places.tolist())
+            return np.array([item["label"] for item in items], np.int32)
+
+    def _item(self, place: int) -> Item:
+        for offset in range(len(self._order)):
+            index = int(self._order[(place + offset) % len(self._order)])
+            try:
+                item = self._source[index]
+            except BrokenItem as error:
+                self._skip(index, error)
+                continue
+            return self._transform(item, _NO_DRAWS) if self._transform else item
+        raise ValueError(f"no picture of {self.name} can be read")
+
+    def _skip(self, index: int, error: Exception) -> None:
+        if index not in self._broken:
+            self._broken.add(index)
+            if len(self._broken) > self._max_broken:
+                raise ValueError(
+                    f"{describe(self._source, index)} of {self.name} is broken ({error}); mend it "
+                    "or remove it."
+                ) from error
+            warnings.warn(f"{describe(self._source, index)} is left out: {error}", stacklevel=2)
+
+    def _stack(self, items: list[Item]) -> np.ndarray:
+        images = [item["image"] for item in items]
+        for image in images:
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f"{self.name} holds pictures of {images[0].shape} and of {image.shape} "
+                    "(height, width, channels); bring all to one size, as "
+                    "`python -m ganjax.data.prepare` does."
+                )
+        return np.stack(images)
+
+
+_NO_DRAWS = np.random.default_rng(0)  # for transforms that draw nothing: no flips
+
+
+def of_run(source: Source, options: Options, seed: int = 0) -> Pictures:
+    """The real pictures as a run sees them, none of them mirrored."""
+    transform = Transform(options.resolution, options.channels)
+    return Pictures(source, transform, seed, options.threads, options.max_broken)
+
+
+def of_path(path: str | pathlib.Path, seed: int = 0) -> Pictures:
+    """The pictures of a folder or a zip, as they are.
+
+    Raises:
+      FileNotFoundError: nothing there, or no pictures in it.
+    """
+    path = pathlib.Path(path)
+    tree = Zip(path) if path.suffix == ".zip" else Folder(path)
+    return Pictures(Files(tree, "zip" if path.suffix == ".zip" else "folder"), seed=seed)
+
+
+class Samples:
+    """The samples of a model, its averaged generator without truncation.
+
+    Every process makes its own on its own devices; the variables may be split over all of them,
+    and every process must make this call.
+
+    Args:
+      model: of which.
+      seed: of the latents.
+      labels: of the samples; None goes round the classes.
+      programs: compiled ones of an earlier model of the same family.
+    """
+
+    fingerprint = ""
+
+    def __init__(
+        self,
+        model: generate.Model,
+        seed: int = 0,
+        labels: Int[np.ndarray, "n"] | None = None,
+        programs: generate.Programs | None = None,
+    ):
+        self.name = f"samples of step {model.step}"
+        self._classes = int(model.config.data.get("classes", 0)) or 1
+        self._seed, self._labels = seed, labels
+        self.model = _local(model, programs)
+
+    def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m h w c"]]:
+        # Labels go round the classes, so this index has the label that is wanted.
+        indices = np.asarray(places)
+        if self._labels is not None:
+            indices = indices * self._classes + self._labels[indices]
+        return self.model.batches(indices, self._seed, Request())
+
+    def asked(self, count: int) -> Int[np.ndarray, "n"]:
+        if self._labels is None:
+            return np.arange(count) % self._classes
+        return self._labels[:count]
+
+
+def _local(model: generate.Model, programs: generate.Programs | None) -> generate.Model:
+    """The model on this process's devices, each of which makes a part of a batch."""
+    if jax.device_count() == 1:
+        return model
+    devices = make_mesh({"data": -1}, jax.local_devices())
+    programs = programs or generate.Programs(model.family, batch_sharding(devices, leading=0))
+    variables: Any = jax.device_get(whole(model.variables))
+    return generate.Model(
+        model.family,
+        jax.device_put(variables, replicated(devices)),
+        model.config,
+        model.step,
+        programs,
+    )

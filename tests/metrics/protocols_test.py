@@ -1,0 +1,29 @@
+"""Names stand for whole protocols, and the table shows them all."""
+
+import pytest
+
+from ganjax.metrics import protocols
+from ganjax.metrics.measures import MEASURES
+from ganjax.pretrained.catalog import KINDS
+
+
+def test_every_protocol_can_be_carried_out():
+    assert len(protocols.BY_NAME) == len(protocols.TABLE)
+    for protocol in protocols.TABLE:
+        assert protocol.measure in MEASURES
+        if protocol.network != protocols.CLASSIFIER:
+            assert protocol.feature in KINDS[protocol.network].features, protocol.name
+        assert protocol.fakes is None or protocol.fakes > 1
+
+
+def test_the_table_has_a_line_for_each():
+    lines = protocols.table().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(protocols.BY_NAME)
+    assert "50000" in next(line for line in lines if line.startswith("fid50k_full"))
+
+
+def test_names_are_found_once_and_typos_answered():
+    found = protocols.find(["kid50k", "fid50k", "kid50k"])
+    assert [protocol.name for protocol in found] == ["kid50k", "fid50k"]
+    with pytest.raises(ValueError, match="no metric 'fid50'; did you mean 'fid50k'"):
+        protocols.find(["fid50"])
