@@ -107,6 +107,7 @@ def base() -> ml_collections.ConfigDict:
                 max_sigma=1e4,
                 max_sigma_growth=10.0,  # over what is usual for the layer
                 max_logit_gap=50.0,
+                min_logit_gap=0.01,  # of the largest so far
                 patience=3,  # checks in a row
             ),
             evaluate=dict(

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 DIVERSITY = "diversity"
 LOGIT_GAP = "logit_gap"
+TELLING = 0.5  # a logit gap, in D's units, that is more than chance
 SIGMA = "sigma"  # sigma/<player>/<layer>, and sigma/<player>/max
 
 Images = Float[Array | np.ndarray, "_ h w c"]
@@ -151,6 +152,8 @@ class Rules:
       max_sigma_growth: of any layer, over the geometric mean of its past (half of it the last
         seven checks): slow growth is usual, an explosion is not.
       max_logit_gap: mean D(real) - mean D(fake), in D's units, either way round.
+      min_logit_gap: as a share of the largest gap so far, once that was `TELLING`: a D that told
+        real from fake and no longer does teaches G nothing.
       patience: checks in a row beyond a limit before the run stops.
     """
 
@@ -158,6 +161,7 @@ class Rules:
     max_sigma: float | None = 1e4
     max_sigma_growth: float | None = 10.0
     max_logit_gap: float | None = 50.0
+    min_logit_gap: float | None = 0.01
     patience: int = 3
 
     def __post_init__(self) -> None:
@@ -189,12 +193,13 @@ class CollapseWatch:
         # Checks in a row for which a rule was broken; and log sigma as it usually is.
         self._broken = {k[7:]: int(v) for k, v in state.items() if k.startswith("broken/")}
         self._usual = {k[6:]: float(v) for k, v in state.items() if k.startswith("usual/")}
+        self._largest_gap = float(state.get("largest_gap", 0.0))
 
     def state(self) -> dict[str, float]:
         """Everything remembered: a number by name, as JSON and checkpoint metrics take them."""
-        return {f"broken/{k}": float(v) for k, v in self._broken.items()} | {
-            f"usual/{k}": v for k, v in self._usual.items()
-        }
+        broken = {f"broken/{k}": float(v) for k, v in self._broken.items()}
+        usual = {f"usual/{k}": v for k, v in self._usual.items()}
+        return broken | usual | {"largest_gap": self._largest_gap}
 
     def check(self, images: int, values: Mapping[str, float | None]) -> None:
         """Looks at one set of measurements.
@@ -234,6 +239,16 @@ class CollapseWatch:
             value = values[LOGIT_GAP]
             bad = abs(value) > rules.max_logit_gap
             problems["max_logit_gap"] = f"D's logit gap is {value:.3g}" if bad else ""
+        if LOGIT_GAP in values and rules.min_logit_gap is not None:
+            value = values[LOGIT_GAP]
+            self._largest_gap = largest = max(self._largest_gap, abs(value))
+            bad = largest >= TELLING and abs(value) < rules.min_logit_gap * largest
+            problems["min_logit_gap"] = (
+                f"D's logit gap is {value:.3g} and was up to {largest:.3g}, so D no longer tells"
+                " real from fake"
+                if bad
+                else ""
+            )
         layers = {
             name.removeprefix(f"{SIGMA}/"): value
             for name, value in values.items()

@@ -146,6 +146,7 @@ def test_healthy_values_never_stop_a_run():
         ("min_diversity", {"diversity": 0.2}, {"diversity": 0.01}, "samples differ 0.01 times"),
         ("max_logit_gap", {"logit_gap": 3.0}, {"logit_gap": 60.0}, "logit gap is 60"),
         ("max_logit_gap", {"logit_gap": 3.0}, {"logit_gap": -60.0}, "logit gap is -60"),
+        ("min_logit_gap", {"logit_gap": 3.0}, {"logit_gap": -0.02}, "was up to 3, so D no longer"),
         (
             "max_sigma",
             {"sigma/g/a": 1.0, "sigma/g/b": 9000.0, "sigma/g/max": 9000.0},
@@ -176,6 +177,11 @@ def test_an_explosion_does_not_become_usual_but_slow_growth_does():
     assert checks(Rules(patience=1), [{"sigma/g/a": 1.2**i} for i in range(40)])[0] == 40
 
 
+def test_a_gap_is_missed_only_where_there_was_one():
+    assert checks(Rules(), [{"logit_gap": 0.4}] + [{"logit_gap": 0.0}] * 9)[0] == 10
+    assert checks(Rules(patience=1), [{"logit_gap": 0.6}, {"logit_gap": 0.0}])[0] == 1
+
+
 def test_values_that_are_no_number_stop_the_run_at_once():
     assert "diversity is nan" in checks(Rules(), [{"diversity": float("nan")}])[1]
     assert "sigma/g/a is inf" in checks(Rules(), [{"sigma/g/a": float("inf")}])[1]
@@ -184,8 +190,8 @@ def test_values_that_are_no_number_stop_the_run_at_once():
 
 def test_the_state_goes_through_json_and_goes_on_where_it_stopped():
     good, bad = (
-        {"sigma/g/a": 1.0, "sigma/g/max": 1.0, "diversity": 0.5},
-        {"sigma/g/a": 30.0, "diversity": 0.01},
+        {"sigma/g/a": 1.0, "sigma/g/max": 1.0, "diversity": 0.5, "logit_gap": 2.0},
+        {"sigma/g/a": 30.0, "diversity": 0.01, "logit_gap": 0.0},
     )
     guard = CollapseWatch(Rules(patience=3))
     for values in (good, good, bad, bad):
