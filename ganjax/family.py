@@ -38,7 +38,8 @@ class Request:
 
     Attributes:
       classes: class indices, shown in this order; empty for the family's choice.
-      truncation: threshold for resampling latents; ``None`` for none.
+      truncation: threshold for resampling latents (BigGAN), or distance from the mean w that is
+        kept (StyleGAN); ``None`` for none.
       names: names of all classes, for titles; may be empty.
       rows: rows of a sheet.
     """
@@ -71,6 +72,7 @@ class Family:
       ready: ``ready(variables, key, request) -> variables``: once before sampling; BigGAN gathers
         standing statistics there.
       rules: where parameters live on the mesh; the default replicates.
+      extras: scalars of the game before the first step, by name.
     """
 
     networks: Mapping[str, nn.Module]
@@ -84,6 +86,7 @@ class Family:
     sheets: Mapping[str, Callable[[Sample, Any, Request], Sheet]]
     ready: Callable[[Any, Any, Request], Any] = lambda variables, key, request: variables
     rules: tuple[Rule, ...] = ()
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def init(self, key: Any) -> TrainState:
         """The state before the first step, as NumPy arrays: nothing is compiled for it."""
@@ -120,7 +123,7 @@ class Family:
         return sum(int(np.prod(leaf.shape)) for leaf in leaves)
 
     def _state(self, variables: Any) -> TrainState:
-        return init_state(variables, self.phases, self.optimizers, self.ema)
+        return init_state(variables, self.phases, self.optimizers, self.ema, self.extras)
 
 
 def build(config: Any, platform: str) -> Family:

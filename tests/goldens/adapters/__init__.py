@@ -8,7 +8,9 @@ from tests.goldens.adapters import (
     i3d,
     inception,
     metrics,
+    stylegan2,
     stylegan2_ops,
+    stylegan2_training,
     video_metrics,
 )
 
@@ -21,6 +23,8 @@ ADAPTERS = (
     *c3d.ADAPTERS,
     *clip.ADAPTERS,
     *metrics.ADAPTERS,
+    *stylegan2_training.ADAPTERS,
+    *stylegan2.ADAPTERS,
     *stylegan2_ops.ADAPTERS,
     *video_metrics.ADAPTERS,
 )

@@ -79,7 +79,7 @@ def setup_filters(case: Case) -> Found:
             options["f"],
             normalize=options.get("normalize", True),
             flip=options.get("flip_filter", False),
-            gain=options.get("gain", 1.0),
+            gain=float(options.get("gain", 1.0)),
             separable=options.get("separable"),
         )
     return found
@@ -92,7 +92,10 @@ def upfirdn(case: Case) -> Found:
         only(options, "fshape fn up down padding gain flip_filter")
         taps = case[f"in/{index}_f"] if f"in/{index}_f" in case else None
         name = options.get("fn", "upfirdn2d")
-        more: Found = {"flip": options.get("flip_filter", False), "gain": options.get("gain", 1.0)}
+        more: Found = {
+            "flip": options.get("flip_filter", False),
+            "gain": float(options.get("gain", 1.0)),
+        }
         more["padding"] = pads(options.get("padding", 0))
         if name == "upfirdn2d":
             more |= {"up": pair(options.get("up", 1)), "down": pair(options.get("down", 1))}
@@ -196,8 +199,9 @@ def activations(case: Case) -> Found:
             axis = options.get("dim", 1)
 
             def compute(x, b=None, name=name, options=options, axis=axis):
-                more = {"slope": options.get("alpha"), "gain": options.get("gain")}
-                return bias_act(x, b, name, axis=axis, clamp=options.get("clamp"), **more)
+                named = {"slope": "alpha", "gain": "gain", "clamp": "clamp"}
+                more = {ours: float(options[key]) for ours, key in named.items() if key in options}
+                return bias_act(x, b, name, axis=axis, **more)
 
             inputs = {"x": jnp.asarray(case["in/x"])}
             if options.get("bias", True):

@@ -1,0 +1,348 @@
+"""StyleGAN2's phases: main and lazily regularised turns of G, then of D (StyleGAN2, appendix B).
+
+    g/main   non-saturating logistic loss
+    g/path   path-length regularisation, every 4 steps
+    d/main   logistic loss
+    d/r1     gradient penalty on reals, every 16 steps
+
+Fakes come with mixed styles everywhere, as in the official code.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ganjax.adversarial.losses import logistic_d, logistic_g
+from ganjax.adversarial.phases import Game, Outcome, Phase
+from ganjax.families.stylegan2.networks import Discriminator, Generator
+from ganjax.layers.filtering import filter2d
+from ganjax.layers.images import to_float
+
+# The penalties do not depend on these, so their phases leave them alone, moments and all. The
+# stylegan3 release skips parameters without a gradient; stylegan2-ada-pytorch steps them.
+PATH_TOUCHES = r"^(?!synthesis/b\d+/torgb/bias$)"
+R1_TOUCHES = r"^(?!b4/out/bias$)"
+
+Drawn = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Blur:
+    """The discriminator's input is blurred at first (StyleGAN3, appendix F.2).
+
+    Attributes:
+        sigma: of the blur before the first step, in pixels.
+        fade_images: real images until there is none.
+    """
+
+    sigma: float
+    fade_images: float
+
+    def __call__(self, images: Float[Array, "n h w c"], items: Any) -> Float[Array, "n h w c"]:
+        """The blurred images after `items` images of training."""
+        reach = math.floor(3 * self.sigma)
+        # Taps of a fixed number, those beyond three sigma being zero.
+        sigma = jnp.maximum(1 - items / self.fade_images, 0.0) * self.sigma
+        sigma = sigma.astype(images.dtype)
+        distance = jnp.abs(jnp.arange(-reach, reach + 1))
+        taps = jnp.exp2(-jnp.square(distance / jnp.maximum(sigma, 1e-3)))
+        taps = jnp.where(distance <= jnp.floor(3 * sigma), taps, 0.0)
+        return filter2d(images, taps / jnp.sum(taps))
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """The four losses over a pair of networks.
+
+    Attributes:
+        r1_gamma: weight of the gradient penalty; half of it multiplies the squared gradient.
+        mixing: probability that a batch has styles of two latents (StyleGAN, section 3.1).
+        path_weight: of the path-length penalty.
+        path_decay: share of a batch's mean length in the running one.
+        averages_in: phases that move w's running mean.
+            NOTE: d/main alone as in stylegan3; stylegan2-ada-pytorch moves it in g/* too.
+        blur: of the discriminator's input; None: none.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+    r1_gamma: float = 10.0
+    mixing: float = 0.0
+    path_weight: float = 2.0
+    path_decay: float = 0.01
+    averages_in: tuple[str, ...] = ("d/main",)
+    blur: Blur | None = None
+
+    def styles(
+        self, variables: Any, draws: Drawn, phase: str
+    ) -> tuple[Float[Array, "n layers d"], dict[str, Any]]:
+        """The w of each layer, mixed, and the generator's side state."""
+        labels = draws.get("label")
+        mutable = ["averages"] if phase in self.averages_in else False
+        found: Any = self.generator.apply(
+            variables, draws["z"], labels, method="styles", mutable=mutable
+        )
+        ws, side = found if mutable else (found, {})
+        if self.mixing:
+            others: Any = self.generator.apply(
+                variables, draws["mixing_z"], labels, method="styles"
+            )
+            # One cutoff for the batch: the layers from it on have the other style.
+            layers = self.generator.num_ws
+            cutoff = jnp.where(draws["mixing"] < self.mixing, draws["cutoff"], layers)
+            ws = jnp.where(jnp.arange(layers)[:, None] < cutoff, ws, others)
+        return ws, dict(side)
+
+    def images(self, variables: Any, ws: Array, draws: Drawn) -> Float[Array, "n h w c"]:
+        """Fakes; without drawn noise that of the generator's buffers."""
+        noise = draws.get("noise") or "const"
+        found: Any = self.generator.apply(variables, ws, noise, method="synthesize")
+        return found
+
+    def judge(
+        self, variables: Any, images: Float[Array, "n h w c"], labels: Any, items: Any
+    ) -> Float[Array, "n"]:
+        """Logits, of blurred images while there is a blur."""
+        if self.blur is not None:
+            images = self.blur(images, items)
+        logits: Any = self.discriminator.apply(variables, images, labels)
+        return logits
+
+    def path_gradient(self, variables: Any, ws: Array, draws: Drawn) -> Float[Array, "n layers d"]:
+        """Of a random direction in the space of images, by w (Eq. 4)."""
+
+        def projection(ws: Array) -> Array:
+            images = self.images(variables, ws, draws)
+            pixels = images.shape[1] * images.shape[2]
+            return jnp.sum(images * draws["pixels"]) / math.sqrt(pixels)
+
+        return jax.grad(projection)(ws)
+
+    def r1_gradient(
+        self, variables: Any, images: Float[Array, "n h w c"], labels: Any, items: Any
+    ) -> Float[Array, "n h w c"]:
+        """Of the logits, by the image (Mescheder et al., 2018)."""
+
+        def total(images: Array) -> Array:
+            return jnp.sum(self.judge(variables, images, labels, items))
+
+        return jax.grad(total)(images)
+
+    def g_main(self, params: Any, game: Game) -> tuple[Array, Outcome]:
+        """Non-saturating logistic loss of the generator."""
+        variables = {**game.players["g"], "params": params}
+        ws, side = self.styles(variables, game.draws, "g/main")
+        images = self.images(variables, ws, game.draws)
+        logits = self.judge(game.players["d"], images, game.draws.get("label"), game.items)
+        metrics = {"logit_fake": jnp.mean(logits)}
+        return logistic_g(logits), Outcome(kept("g", side), metrics)
+
+    def g_path(self, params: Any, game: Game) -> tuple[Array, Outcome]:
+        """Path lengths' distance from their running mean, which has a gradient, too."""
+        variables = {**game.players["g"], "params": params}
+        ws, side = self.styles(variables, game.draws, "g/path")
+        gradient = self.path_gradient(variables, ws, game.draws)
+        # How far an image moves for a step in w.
+        lengths = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(gradient), axis=2), axis=1))
+        mean = game.extras["path_mean"]
+        mean = mean + self.path_decay * (jnp.mean(lengths) - mean)
+        penalty = jnp.mean(jnp.square(lengths - mean))
+        extras = {"path_mean": jax.lax.stop_gradient(mean)}
+        metrics = {"length": jnp.mean(lengths), "penalty": penalty}
+        return self.path_weight * penalty, Outcome(kept("g", side), metrics, extras)
+
+    def d_main(self, params: Any, game: Game) -> tuple[Array, Outcome]:
+        """Logistic loss on a fake and a real batch, each with its own minibatch deviation."""
+        ws, side = self.styles(game.players["g"], game.draws, "d/main")
+        fakes = self.images(game.players["g"], ws, game.draws)
+        variables = {**game.players["d"], "params": params}
+        fake = self.judge(variables, fakes, game.draws.get("label"), game.items)
+        real = self.judge(variables, to_float(game.batch["image"]), self._labels(game), game.items)
+        real_loss, fake_loss = logistic_d(real, fake)
+        metrics = {
+            "loss_real": real_loss,
+            "loss_fake": fake_loss,
+            "logit_real": jnp.mean(real),
+            "logit_fake": jnp.mean(fake),
+        }
+        return real_loss + fake_loss, Outcome(kept("g", side), metrics)
+
+    def d_r1(self, params: Any, game: Game) -> tuple[Array, Outcome]:
+        """Gradient penalty on reals."""
+        variables = {**game.players["d"], "params": params}
+        images = to_float(game.batch["image"])
+        gradient = self.r1_gradient(variables, images, self._labels(game), game.items)
+        penalty = jnp.mean(jnp.sum(jnp.square(gradient), axis=(1, 2, 3)))
+        return self.r1_gamma / 2 * penalty, Outcome(metrics={"penalty": penalty})
+
+    def _labels(self, game: Game) -> Any:
+        return game.batch["label"] if self.discriminator.classes else None
+
+
+def kept(player: str, side: Mapping[str, Any]) -> dict[str, Any]:
+    """Side state for an `Outcome`; nothing where there is none."""
+    return {player: side} if side else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Everything random about a microbatch of fakes.
+
+    Labels are those of the real samples of the same microbatch.
+    NOTE: the official code draws other samples' labels, of the same distribution.
+
+    Attributes:
+        generator: tells sizes.
+        mixing: styles may be mixed, see `Losses.mixing`.
+        pixels: a direction in the space of images, too, for path lengths.
+        shrink: fakes are the microbatch's size divided by this.
+    """
+
+    generator: Generator
+    mixing: bool = False
+    pixels: bool = False
+    shrink: int = 1
+
+    def __call__(self, key: Array, game: Game) -> dict[str, Any]:
+        generator, n = self.generator, game.size // self.shrink
+        keys = iter(jax.random.split(key, 5))
+        draws: dict[str, Any] = {"z": jax.random.normal(next(keys), (n, generator.latent_dim))}
+        noise_key = next(keys)
+        draws["noise"] = {
+            name: jax.random.normal(jax.random.fold_in(noise_key, index), (n, h, w, 1))
+            for index, (name, (h, w)) in enumerate(generator.noise_shapes().items())
+        }
+        if generator.classes:
+            draws["label"] = game.batch["label"][:n]
+        if self.mixing:
+            draws["cutoff"] = jax.random.randint(next(keys), (), 1, generator.num_ws)
+            uniform, latent = jax.random.split(next(keys))
+            draws["mixing"] = jax.random.uniform(uniform)
+            draws["mixing_z"] = jax.random.normal(latent, (n, generator.latent_dim))
+        if self.pixels:
+            size = (generator.resolution, generator.resolution, generator.image_channels)
+            draws["pixels"] = jax.random.normal(next(keys), (n, *size))
+        return draws
+
+
+def phases(
+    losses: Losses,
+    *,
+    batch: int,
+    microbatches: int = 1,
+    path_every: int = 4,
+    path_shrink: int = 2,
+    r1_every: int = 16,
+    touch_all: bool = False,
+) -> tuple[Phase, ...]:
+    """``g/main``, ``g/path``, ``d/main``, ``d/r1``; a weight of 0 leaves a regulariser out.
+
+    Args:
+        batch: samples an optimizer step sees, over all devices.
+        microbatches: parts of it whose gradients are added up, each the gradient of a mean.
+        path_shrink: path lengths are of this part of the samples.
+        touch_all: regularisers step all parameters, as in stylegan2-ada-pytorch.
+
+    Raises:
+        ValueError: ``batch`` does not divide into microbatches, nor these into what path lengths
+            are of.
+    """
+    parts = microbatches * (path_shrink if losses.path_weight else 1)
+    if batch % parts:
+        raise ValueError(
+            f"train.batch={batch} is no multiple of {parts}, microbatches times the path lengths'"
+            f" shrink. Set train.batch to {batch - batch % parts or parts} or another multiple."
+        )
+    mixing = bool(losses.mixing)
+    conditional = "real" if losses.generator.classes else None  # labels of fakes are the data's
+    shared: dict[str, Any] = dict(
+        size=batch // microbatches, microbatches=microbatches, reduce="sum"
+    )
+
+    def writes(name: str) -> tuple[str, ...]:
+        return ("g/averages",) if name in losses.averages_in else ()
+
+    played = [
+        Phase(
+            "g/main",
+            player="g",
+            loss=losses.g_main,
+            draw=Draws(losses.generator, mixing),
+            batch=conditional,
+            writes=writes("g/main"),
+            **shared,
+        )
+    ]
+    if losses.path_weight:
+        played.append(
+            Phase(
+                "g/path",
+                player="g",
+                loss=losses.g_path,
+                draw=Draws(losses.generator, mixing, pixels=True, shrink=path_shrink),
+                batch=conditional,
+                every=path_every,
+                touches=".*" if touch_all else PATH_TOUCHES,
+                writes=("extras/path_mean", *writes("g/path")),
+                **shared,
+            )
+        )
+    played.append(
+        Phase(
+            "d/main",
+            player="d",
+            loss=losses.d_main,
+            draw=Draws(losses.generator, mixing),
+            batch="real",
+            writes=writes("d/main"),
+            **shared,
+        )
+    )
+    if losses.r1_gamma:
+        played.append(
+            Phase(
+                "d/r1",
+                player="d",
+                loss=losses.d_r1,
+                batch="real",
+                every=r1_every,
+                touches=".*" if touch_all else R1_TOUCHES,
+                **shared,
+            )
+        )
+    return tuple(played)
+
+
+def half_life_decay(
+    batch: int, half_life_images: int | float, ramp_up: float | None = None
+) -> Callable[[Array, Array], Array]:
+    """A decay per step whose half-life is a number of images (StyleGAN2's training loop).
+
+    Args:
+        ramp_up: the half-life is at most this share of the images seen so far, so that the first
+            average is a copy; None: it is constant.
+    """
+
+    def at(step: Array, items: Array) -> Array:
+        del step
+        half_life = jnp.asarray(half_life_images)
+        if ramp_up is not None:
+            half_life = jnp.minimum(half_life, items * ramp_up)
+        return 0.5 ** (batch / jnp.maximum(half_life, 1e-8))
+
+    return at
+
+
+def finite_gradients(limit: float = 1e5) -> optax.GradientTransformation:
+    """NaN becomes 0 and infinities `limit`, in front of the optimizer, as in the official code."""
+
+    def clean(leaf: Array) -> Array:
+        return jnp.nan_to_num(leaf, nan=0.0, posinf=limit, neginf=-limit)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(clean, updates))

@@ -1,0 +1,163 @@
+"""How StyleGAN2 is sampled: latents, truncated towards the mean w, and its sheets of pictures."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ganjax.families.stylegan2.networks import Generator
+from ganjax.family import Request, Sample
+from ganjax.sampling import sheets, truncation
+from ganjax.sampling.sheets import Sheet
+
+COLUMNS = 10  # of a sheet, when nobody asks for classes
+STEPS = 9  # of an interpolation, both ends included
+COARSE = 4  # layers whose styles are coarse: up to 8x8
+PSIS = (1.0, 0.7, 0.5, 0.0)  # of the truncation sheet; 0 is the mean image
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Sampling of a generator, its noise being the stored one.
+
+    Attributes:
+        generator: the module.
+        truncation: distance from the mean w that is kept where nobody asks for another.
+    """
+
+    generator: Generator
+    truncation: float = 1.0
+
+    def draws(self, key: Any, indices: Any, request: Request) -> dict[str, Array]:
+        """Latents, truncation and labels of samples ``indices``."""
+        n = jnp.asarray(indices).shape[0]
+        classes = jnp.asarray(request.classes or range(max(self.generator.classes, 1)), jnp.int32)
+        return {
+            "z": truncation.latents_at(key, indices, self.generator.latent_dim),
+            "truncation": jnp.full((n,), self._kept(request), jnp.float32),
+            "label": classes[jnp.asarray(indices) % len(classes)],
+        }
+
+    def sample(self, variables: Mapping[str, Any], draws: Mapping[str, Array]) -> Array:
+        """Images [n, h, w, c], clipped to [-1, 1], float32.
+
+        Layers from ``draws["cutoff"]`` on have the styles of ``draws["fine_z"]``, if there are any.
+        Labels may be mixtures Float[n, classes].
+        """
+        generator = self.generator
+
+        def styles(z: Array) -> Array:
+            found: Any = generator.apply(
+                variables, z, draws["label"], draws["truncation"], method="styles"
+            )
+            return found
+
+        ws = styles(draws["z"])
+        if "fine_z" in draws:
+            coarse = jnp.arange(generator.num_ws)[:, None] < draws["cutoff"][:, None, None]
+            ws = jnp.where(coarse, ws, styles(draws["fine_z"]))
+        images: Any = generator.apply(variables, ws, method="synthesize")
+        return jnp.clip(images, -1.0, 1.0).astype(jnp.float32)
+
+    def sheets(self) -> dict[str, Callable[[Sample, Any, Request], Sheet]]:
+        """``grid``, ``truncation``, ``mixing`` and ``latents``."""
+        return {
+            "grid": self._grid,
+            "truncation": self._truncation,
+            "mixing": self._mixing,
+            "latents": self._latents,
+        }
+
+    def _grid(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        """One class a column, or none; every image has its own latent."""
+        columns = self._columns(request)
+        z = self._z(key, request.rows * len(columns))
+        images = sheets.in_chunks(
+            self._simple(sample, request), z, np.tile(_int32(columns), request.rows)
+        )
+        return Sheet(images, len(columns), self._titles(columns, request))
+
+    def _truncation(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        """The same latents in all rows, ever closer to the mean w (StyleGAN, figure 8)."""
+        columns = self._columns(request)
+        z = self._z(key, len(columns))
+        blocks = [
+            sheets.in_chunks(
+                self._simple(sample, dataclasses.replace(request, truncation=psi)),
+                z,
+                _int32(columns),
+            )
+            for psi in PSIS
+        ]
+        titles = tuple(f"{psi:g}" for psi in PSIS)
+        return Sheet(np.concatenate(blocks), len(columns), self._titles(columns, request), titles)
+
+    def _mixing(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        """Coarse styles of a row's sample, fine ones of a column's (StyleGAN, figure 3).
+
+        The first column and row show the sources, the corner the mean image.
+        """
+        columns, rows = self._columns(request), request.rows
+        across, down = len(columns) + 1, rows + 1
+        width = self.generator.latent_dim
+        # The source of column 0 is the row's own, that of row 0 the column's own.
+        fine = np.asarray(self._z(key, across + rows))
+        coarse = np.concatenate([fine[:1], fine[across:]])
+        row, column = np.divmod(np.arange(down * across), across)
+        first = np.where(row[:, None] > 0, coarse[row], fine[column])
+        second = np.where(column[:, None] > 0, fine[column], coarse[row])
+        kept = np.full((down * across, 1), self._kept(request), np.float32)
+        kept[0] = 0.0
+        cutoff = min(self.generator.num_ws // 2, COARSE)
+
+        def mixed(packed: Array, label: Array) -> Array:
+            draws = {"z": packed[:, :width], "fine_z": packed[:, width:-1]}
+            draws |= {"truncation": packed[:, -1], "cutoff": jnp.full(len(packed), cutoff)}
+            return sample({**draws, "label": label})
+
+        label = np.tile(_int32((columns[0], *columns)), down)
+        packed = np.concatenate([first, second, kept], axis=1)
+        return Sheet(sheets.in_chunks(mixed, packed, label), across)
+
+    def _latents(self, sample: Sample, key: Any, request: Request) -> Sheet:
+        """A row from one latent to another, the class fixed."""
+        columns = self._columns(request)[: request.rows]
+        sheet = sheets.latent_interpolation(
+            self._simple(sample, request),
+            key,
+            columns,
+            STEPS,
+            self.generator.latent_dim,
+            names=request.names,
+        )
+        return dataclasses.replace(sheet, row_titles=self._titles(columns, request))
+
+    def _columns(self, request: Request) -> tuple[int, ...]:
+        """The class of each column; class 0 in an unconditional sheet, where it means nothing."""
+        if not self.generator.classes:
+            return (0,) * COLUMNS
+        return request.classes or tuple(range(min(self.generator.classes, COLUMNS)))
+
+    def _titles(self, columns: tuple[int, ...], request: Request) -> tuple[str, ...]:
+        if not self.generator.classes:
+            return ()
+        return tuple(request.names[i] if request.names else str(i) for i in columns)
+
+    def _kept(self, request: Request) -> float:
+        return self.truncation if request.truncation is None else request.truncation
+
+    def _z(self, key: Any, n: int) -> Array:
+        return truncation.latents(key, 0, n, self.generator.latent_dim)
+
+    def _simple(self, sample: Sample, request: Request) -> Callable[[Array, Array], Array]:
+        kept = self._kept(request)
+        return lambda z, label: sample(
+            {"z": z, "truncation": jnp.full(len(z), kept, jnp.float32), "label": label}
+        )
+
+
+def _int32(numbers: Sequence[int]) -> np.ndarray:
+    return np.asarray(numbers, np.int32)

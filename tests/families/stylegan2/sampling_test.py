@@ -1,0 +1,78 @@
+"""Samples and sheets of StyleGAN2."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ganjax.families.stylegan2.networks import Generator, MappingNetwork, example_inputs
+from ganjax.families.stylegan2.sampling import PSIS, Sampling
+from ganjax.family import Request
+from ganjax.layers.initializers import init_on_host
+
+G = Generator(
+    8,
+    image_channels=1,
+    latent_dim=4,
+    w_dim=4,
+    classes=3,
+    channel_base=32,
+    channel_max=4,
+    mapping_network=functools.partial(MappingNetwork, layers=1),
+)
+SAMPLING = Sampling(G)
+KEY = jax.random.key(5)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    variables = init_on_host(G, jax.random.key(0), *example_inputs(G)[0])
+    variables = jax.tree.map(jnp.asarray, variables)
+    return jax.jit(functools.partial(SAMPLING.sample, variables))
+
+
+def test_a_sample_is_a_function_of_its_index():
+    many = SAMPLING.draws(KEY, jnp.arange(5), Request())
+    one = SAMPLING.draws(KEY, jnp.array([3]), Request())
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[3:4], b), many, one)
+    np.testing.assert_array_equal(many["label"], [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(many["truncation"], 1)
+    asked = SAMPLING.draws(KEY, jnp.arange(2), Request((2,), truncation=0.5))
+    np.testing.assert_array_equal(asked["label"], 2)
+    np.testing.assert_array_equal(asked["truncation"], 0.5)
+
+
+def test_sheets(sample):
+    sheets = SAMPLING.sheets()
+    request = Request(rows=2, names=("a", "b", "c"))
+    grid = sheets["grid"](sample, KEY, request)
+    assert (len(grid.images), grid.columns, grid.column_titles) == (6, 3, ("a", "b", "c"))
+    truncated = sheets["truncation"](sample, KEY, request)
+    assert truncated.rows == len(PSIS) and truncated.row_titles[-1] == "0"
+    latents = sheets["latents"](sample, KEY, request)
+    assert latents.rows == 2 and latents.row_titles == ("a", "b")
+
+
+def test_mixing_shows_its_sources(sample):
+    """Same sources, no mixing: what stands in the first row and column."""
+    sheet = SAMPLING.sheets()["mixing"](sample, KEY, Request(rows=2))
+    assert (sheet.columns, sheet.rows) == (4, 3)
+    images = sheet.images.reshape(3, 4, 8, 8, 1)
+    z = SAMPLING._z(KEY, 6)
+    plain = {"truncation": jnp.ones(2), "label": jnp.zeros(2, jnp.int32)}
+    np.testing.assert_allclose(images[1:, 0], sample({"z": z[4:], **plain}), atol=1e-5)
+    labels = jnp.arange(2, dtype=jnp.int32)
+    sources = sample({"z": z[1:3], **plain, "label": labels})
+    np.testing.assert_allclose(images[0, 1:3], sources, atol=1e-5)
+    mean = sample({"z": z[:1], "truncation": jnp.zeros(1), "label": jnp.zeros(1, jnp.int32)})
+    np.testing.assert_allclose(images[0, 0], mean[0], atol=1e-5)
+
+
+def test_unconditional_sheets_have_no_titles():
+    sampling = Sampling(G.clone(classes=0))
+    black = lambda draws: jnp.zeros((len(draws["z"]), 8, 8, 1))  # noqa: E731
+    for name, sheet in sampling.sheets().items():
+        made = sheet(black, KEY, Request(rows=2))
+        assert made.column_titles == () and (made.row_titles == () or name == "truncation")

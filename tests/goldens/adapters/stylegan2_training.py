@@ -1,0 +1,517 @@
+"""StyleGAN2's training: losses, optimizer and average, and trajectories through the train step.
+
+The step is run operation by operation around compiled losses, so that what happens inside can be
+recorded: what networks return, and what reaches the optimizers.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict
+
+from ganjax.adversarial.phases import Game, Outcome, Phase, due, init_state, make_step
+from ganjax.adversarial.state import Ema, Player, adam
+from ganjax.families.stylegan2 import official
+from ganjax.families.stylegan2.phases import (
+    PATH_TOUCHES,
+    R1_TOUCHES,
+    Blur,
+    Losses,
+    finite_gradients,
+    half_life_decay,
+    phases,
+)
+from tests.goldens.adapters.biggan import prefixed
+from tests.goldens.adapters.biggan_training import quick
+from tests.goldens.adapters.stylegan2 import (
+    array_of,
+    build_discriminator,
+    build_generator,
+    is_old,
+    load,
+)
+from tests.goldens.adapters.stylegan2_ops import Found, only, to_nchw
+from tests.goldens.case import Adapter, Case
+
+Tape = list[tuple[str, np.ndarray]]
+
+OLD_DEFAULTS = {"style_mixing_prob": 0.9, "pl_weight": 2}  # of stylegan2-ada-pytorch
+NAMES = {"Gmain": "g/main", "Greg": "g/path", "Dmain": "d/main", "Dreg": "d/r1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Taped(Losses):
+    """Losses that put what their parts return on a tape whenever compiled code runs them."""
+
+    record: Callable[[str, Any], None] = lambda name, value: None
+
+    def _kept(self, name: str, value: Any) -> Any:
+        jax.debug.callback(lambda value: self.record(name, value), value, ordered=True)
+        return value
+
+    def styles(self, variables, draws, phase):
+        ws, side = super().styles(variables, draws, phase)
+        return self._kept("ws", ws), side
+
+    def images(self, variables, ws, draws):
+        return self._kept("images", super().images(variables, ws, draws))
+
+    def judge(self, variables, images, labels, items):
+        return self._kept("logits", super().judge(variables, images, labels, items))
+
+    def path_gradient(self, variables, ws, draws):
+        return self._kept("path", super().path_gradient(variables, ws, draws))
+
+    def r1_gradient(self, variables, images, labels, items):
+        return self._kept("r1", super().r1_gradient(variables, images, labels, items))
+
+
+def build_losses(generator: Any, discriminator: Any, options: Mapping[str, Any], old: bool):
+    """Losses for the reference's constructor arguments, and the tape that they fill."""
+    only(
+        options,
+        "class_name r1_gamma style_mixing_prob pl_weight pl_batch_shrink pl_decay"
+        " pl_no_weight_grad blur_init_sigma blur_fade_kimg",
+    )
+    options = {**(OLD_DEFAULTS if old else {}), **options}
+    tape: Tape = []
+    blur = None
+    if options.get("blur_init_sigma", 0) and options.get("blur_fade_kimg", 0):
+        blur = Blur(float(options["blur_init_sigma"]), float(options["blur_fade_kimg"] * 1000))
+    losses = Taped(
+        generator,
+        discriminator,
+        r1_gamma=float(options.get("r1_gamma", 10)),
+        mixing=float(options.get("style_mixing_prob", 0)),
+        path_weight=float(options.get("pl_weight", 0)),
+        path_decay=float(options.get("pl_decay", 0.01)),
+        averages_in=("g/main", "g/path", "d/main") if old else ("d/main",),
+        blur=blur,
+        record=lambda name, value: tape.append((name, np.asarray(value))),
+    )
+    return losses, options.get("pl_batch_shrink", 2), tape
+
+
+@dataclasses.dataclass
+class Path:
+    """The running mean of path lengths, followed from outside."""
+
+    mean: float
+    decay: float
+
+    def penalties(self, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lengths of a microbatch, and squared distances from the mean that they have moved."""
+        lengths = np.sqrt(np.square(gradient).sum(2).mean(1))
+        self.mean += self.decay * (lengths.mean() - self.mean)
+        return lengths, np.square(lengths - self.mean)
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0, x)
+
+
+def reported(name: str, tape: Tape, losses: Losses, path: Path) -> Iterator[tuple[str, Any]]:
+    """What a phase tells of each sample, from a microbatch's tape; taken off the tape."""
+
+    def take(kind: str) -> np.ndarray:
+        found, value = tape.pop(0)
+        if found != kind:
+            raise ValueError(f"{name} made {found} where {kind} was expected")
+        return value
+
+    if name != "d/r1":
+        yield "ws", take("ws")
+        yield "gen_img", to_nchw(take("images"))
+    if name == "g/main":
+        fake = take("logits")[:, None]
+        yield from {"scores_fake": fake, "G_loss": softplus(-fake)}.items()
+    elif name == "g/path":
+        gradient = take("path")
+        lengths, penalty = path.penalties(gradient)
+        yield from {"pl_grads_ws": gradient, "pl_lengths": lengths}.items()
+        yield from {"pl_penalty": penalty, "G_reg": losses.path_weight * penalty}.items()
+    elif name == "d/main":
+        fake, real = take("logits")[:, None], take("logits")[:, None]
+        yield from {"scores_fake": fake, "scores_real": real}.items()
+        yield "D_loss", softplus(fake) + softplus(-real)
+    else:
+        yield "scores_real", take("logits")[:, None]
+        penalty = np.square(take("r1")).sum((1, 2, 3))
+        yield from {"r1_penalty": penalty, "D_reg": losses.r1_gamma / 2 * penalty}.items()
+
+
+# Losses
+
+
+def loss(case: Case) -> Found:
+    """`StyleGAN2Loss.accumulate_gradients`, phase by phase."""
+    only(case.call, "batch phases loss_kwargs cur_nimg pl_mean gain labels")
+    old = is_old(case)
+    generator = build_generator(case.kwargs["G"], old)
+    discriminator = build_discriminator(case.kwargs["D"], old)
+    modules = {"g": generator, "d": discriminator}
+    players = {
+        letter: load(case.group(f"param/{letter.upper()}/"), modules[letter]) for letter in modules
+    }
+    losses, shrink, tape = build_losses(generator, discriminator, case.call["loss_kwargs"], old)
+    path = Path(float(case["in/pl_mean"]), losses.path_decay)
+    batch = {"image": jnp.asarray(case.images("in/real_img"))}
+    batch |= {"label": array_of(case, "in/real_c")} if "in/real_c" in case else {}
+    found: Found = {}
+    for phase in case.call["phases"]:
+        parts = [f"{phase[0]}main", f"{phase[0]}reg"] if phase.endswith("both") else [phase]
+        recorded = sorted(case.group(f"in/draw_{phase}/").items())
+        total: Any = None
+        for part in parts:
+            name = NAMES[part]
+            if not {"g/path": losses.path_weight, "d/r1": losses.r1_gamma}.get(name, 1):
+                continue
+            draws = loss_draws(case, name, losses, shrink, recorded)
+            game = Game(
+                players,
+                {"path_mean": jnp.asarray(path.mean, case.dtype)},
+                batch,
+                draws,
+                None,
+                {},
+                0,
+                jnp.asarray(case.call.get("cur_nimg", 0)),
+                len(batch["image"]),
+            )
+            gradient, outcome = gradient_of(losses, name, game)
+            mean = float(outcome["extras"].get("path_mean", path.mean))
+            for key, value in reported(name, tape, losses, path):
+                found |= loss_outputs(phase, key, value)
+            total = gradient if total is None else jax.tree.map(jnp.add, total, gradient)
+            averages = outcome["collections"].get("g", {}).get("averages")
+            if name == "d/main" and averages:
+                found[f"out/{phase}/w_avg_after"] = averages["mapping"]["w_avg"]
+            if name == "g/path":
+                found[f"out/{phase}/pl_mean_after"] = path.mean = mean
+        letter = phase[0].lower()
+        gain = case.call["gain"].get(phase, 1)
+        total = jax.tree.map(lambda leaf, gain=gain: leaf * gain, total)
+        gradients = official.to_official({"params": total}, modules[letter])
+        found |= prefixed(f"grad/{phase}/{phase[0]}/", gradients)
+        untouched = {"Greg": PATH_TOUCHES, "Dreg": R1_TOUCHES}.get(phase, ".*")
+        names = ["/".join(key) for key in flatten_dict(players[letter]["params"])]
+        count = 0 if old else sum(not re.search(untouched, name) for name in names)
+        found[f"out/{phase}/params_without_grad_count"] = np.array(count)
+    return found | loss_extras(case, losses, players, batch)
+
+
+def gradient_of(losses: Losses, name: str, game: Game) -> tuple[Any, dict[str, Any]]:
+    """A phase's gradient and outcome."""
+    function = getattr(losses, name.replace("/", "_"))
+
+    def objective(params, game):
+        value, outcome = function(params, Game(**game))
+        return value, vars(outcome)
+
+    given = vars(game)
+    static = {key: given[key] for key in ("frozen", "passed", "step", "size")}
+    traced = {key: value for key, value in given.items() if key not in static}
+    differentiated = jax.grad(
+        lambda params, traced: objective(params, {**traced, **static}), has_aux=True
+    )
+    gradient, outcome = jax.jit(differentiated)(game.players[name[0]]["params"], traced)
+    jax.effects_barrier()
+    return gradient, outcome
+
+
+def loss_draws(case: Case, name: str, losses: Losses, shrink: int, recorded: list) -> Found:
+    """A pass's draws: `recorded` are those of the phase, taken in order."""
+    if name == "d/r1":
+        return {}
+    count = len(case["in/gen_z"]) // (shrink if name == "g/path" else 1)
+    draws: Found = {"z": jnp.asarray(case["in/gen_z"])[:count]}
+    if "in/gen_c" in case:
+        draws["label"] = jnp.asarray(case["in/gen_c"])[:count]
+    if losses.mixing:
+        for key in ("cutoff", "mixing", "mixing_z"):
+            draws[key] = jnp.asarray(recorded.pop(0)[1])
+    if name == "g/path":
+        draws["pixels"] = jnp.asarray(recorded.pop(0)[1].transpose(0, 2, 3, 1))
+    return draws
+
+
+def loss_outputs(phase: str, key: str, value: Any) -> Found:
+    """A reported value under the names of the loss cases."""
+    slashed = re.sub("^(scores|G|D)_", r"\1/", key)
+    found = {f"out/{phase}/{slashed}": value, f"out/{key}": value}
+    if key.startswith("scores"):
+        found[f"out/{phase}/{slashed.replace('scores', 'signs')}"] = np.sign(value)
+    return found
+
+
+def loss_extras(case: Case, losses: Losses, players: Any, batch: Any) -> Found:
+    """Images of the latents as they are, and the gradient of R1 on the reals."""
+    sharp = dataclasses.replace(losses, blur=None)
+    draws = {"z": jnp.asarray(case["in/gen_z"]), "label": array_of(case, "in/gen_c")}
+
+    @jax.jit
+    def compute(players, batch, draws):
+        ws = sharp.generator.apply(players["g"], draws["z"], draws["label"], method="styles")
+        images = Losses.images(sharp, players["g"], ws, draws)
+        gradient = sharp.r1_gradient(players["d"], batch["image"], batch.get("label"), 0)
+        return images, gradient
+
+    images, gradient = compute(players, batch, draws)
+    return {"out/gen_img": to_nchw(images), "out/r1_grad_img": to_nchw(gradient)}
+
+
+# Rules
+
+
+def lazy_adam_and_average(case: Case) -> Found:
+    """Adam shared by main and lazy phases; the average's decay."""
+    found: Found = {}
+    for index, options in enumerate(case.call["settings"]):
+        only(options, "lr betas eps reg_interval")
+        every = options["reg_interval"] or 0
+        ratio = every / (every + 1) if every else 1.0
+        b1, b2 = map(float, options["betas"])
+        found[f"out/{index}_lr_beta1_beta2"] = np.array(
+            [options["lr"] * ratio, b1**ratio, b2**ratio]
+        )
+        rule = optax.chain(
+            finite_gradients(), adam(options["lr"], b1, b2, options["eps"], lazy=every)
+        )
+        params = jnp.asarray(case[f"in/{index}_p0"])
+        state = rule.init(params)
+        step = 0
+        while f"in/{index}_grad_main{step}" in case:
+            gradients = [case[f"in/{index}_grad_main{step}"]]
+            if every and step % every == 0:
+                gradients.append(every * case[f"in/{index}_grad_reg{step}"])
+            for gradient in gradients:
+                updates, state = rule.update(jnp.asarray(gradient), state, params)
+                params = optax.apply_updates(params, updates)
+            found[f"out/{index}_p_after_batch{step}"] = params
+            step += 1
+    betas = [
+        half_life_decay(batch, kimg * 1000, ramp_up)(jnp.asarray(0), jnp.asarray(images))
+        for batch, kimg, ramp_up, images in case.call["ema"]
+    ]
+    return found | {"out/ema_beta": np.array(betas)}
+
+
+# Trajectories
+
+
+class Run:
+    """A training run of ours under the reference's draws and data, recorded."""
+
+    def __init__(self, case: Case):
+        meta, options = case.meta, case.meta["kwargs"]
+        self.case, self.old = case, "stylegan2-ada" in meta["reference"]
+        if options.get("augment_kwargs"):
+            raise ValueError("augment_kwargs: ADA's augmentations are not in ganjax yet")
+        if not options["G_reg_interval"] or not options["D_reg_interval"]:
+            raise ValueError("reg_interval=None: main and regularising phases in one")
+        size = {
+            "img_resolution": meta["resolution"],
+            "c_dim": meta["c_dim"],
+            "img_channels": case["data/real1"].shape[1],
+        }
+        generator = build_generator({**options["G_kwargs"], **size}, self.old)
+        discriminator = build_discriminator({**options["D_kwargs"], **size}, self.old)
+        self.modules = {"g": generator, "d": discriminator}
+        self.losses, self.shrink, self.tape = build_losses(
+            generator, discriminator, options["loss_kwargs"], self.old
+        )
+        self.batch, self.rounds = (
+            options["batch_size"],
+            options["batch_size"] // options["batch_gpu"],
+        )
+        self.fed: list[tuple[str, Any]] = []
+        self.playing = ""
+        self.phases: tuple[Phase, ...] = tuple(
+            dataclasses.replace(phase, loss=self._noted(phase.name, phase.loss))
+            for phase in phases(
+                self.losses,
+                batch=self.batch,
+                microbatches=self.rounds,
+                path_every=options["G_reg_interval"],
+                path_shrink=self.shrink,
+                r1_every=options["D_reg_interval"],
+                touch_all=self.old,
+            )
+        )
+        self.optimizers = {letter: self._optimizer(letter, options) for letter in "gd"}
+        ramp_up = options["ema_rampup"]
+        self.decay = half_life_decay(self.batch, options["ema_kimg"] * 1000, ramp_up)
+        rule = Ema(self.decay)
+        self.step = make_step(self.phases, self.optimizers, rule, unroll=True)
+        variables = {
+            letter: load(case.group(f"init/{letter.upper()}/"), module)
+            for letter, module in self.modules.items()
+        }
+        extras = {"path_mean": jnp.asarray(case["init/pl_mean"])}
+        self.state = init_state(variables, self.phases, self.optimizers, rule, extras)
+        self.state = self.state.replace(ema=load(case.group("init/G_ema/"), generator))
+        self.path = Path(float(case["init/pl_mean"]), self.losses.path_decay)
+
+    def _noted(self, name: str, function: Any) -> Any:
+        """A phase's loss, compiled once for all passes, which tells that it is played."""
+
+        def inner(params, players, extras, batch, draws, items):
+            game = Game(players, extras, batch, draws, None, {}, 0, items, self.batch)
+            value, outcome = function(params, game)
+            return value, vars(outcome)
+
+        inner = jax.jit(inner)
+
+        def outer(params: Any, game: Game) -> tuple[Any, Outcome]:
+            self.playing = name
+            value, outcome = inner(
+                params, game.players, game.extras, game.batch, game.draws, game.items
+            )
+            return value, Outcome(**outcome)
+
+        return outer
+
+    def _optimizer(self, letter: str, options: Mapping[str, Any]) -> optax.GradientTransformation:
+        given = options[f"{letter.upper()}_opt_kwargs"]
+        only(given, "class_name lr betas eps")
+
+        def keep(updates, params):
+            self.fed.append((self.playing, updates))
+            return updates
+
+        descend = adam(
+            given["lr"],
+            *map(float, given["betas"]),
+            given["eps"],
+            lazy=options[f"{letter.upper()}_reg_interval"],
+        )
+        return optax.chain(finite_gradients(), optax.stateless(keep), quick(descend))
+
+    def iterate(self, iteration: int) -> Found:
+        """An iteration, numbered from 1: what passes returned, gradients, the state after it."""
+        case, label = self.case, f"data/label{iteration}"
+        shape = (1, self.rounds, self.batch // self.rounds)
+        images = case.stored[f"data/real{iteration}"].transpose(0, 2, 3, 1)
+        batch = {"image": jnp.asarray(images.reshape(*shape, *images.shape[1:]))}
+        if case.meta["c_dim"]:
+            batch["label"] = jnp.asarray(case[label].reshape(*shape, -1))
+        names = due(self.phases, iteration - 1)
+        decay = self.decay(self.state.step + 1, self.state.items)
+        del self.tape[:], self.fed[:]
+        recorded = {
+            NAMES[key]: self._draws(f"rand/it{iteration}_{key}", NAMES[key])
+            for key in ("Gmain", "Greg", "Dmain")
+            if NAMES[key] in names
+        }
+        self.state, _ = self.step(
+            self.state, {"real": batch}, jax.random.key(0), recorded=recorded, due=names
+        )
+        jax.effects_barrier()
+        found: Found = {}
+        for key in (key for key, name in NAMES.items() if name in names):
+            for part in range(self.rounds):
+                told = dict(reported(NAMES[key], self.tape, self.losses, self.path))
+                found |= prefixed(f"out/it{iteration}_{key}_r{part}_", told)
+            for name, updates in self.fed:
+                if name == NAMES[key]:
+                    module = self.modules[name[0]]
+                    gradients = official.to_official({"params": updates}, module)
+                    found |= prefixed(f"grad/it{iteration}_{key}/", gradients)
+        if self.tape:
+            raise ValueError(f"{len(self.tape)} more recorded values than expected")
+        found[f"step{iteration}/ema_beta"] = decay
+        found[f"step{iteration}/pl_mean"] = self.state.extras["path_mean"]
+        return found | prefixed(f"step{iteration}/", self._states())
+
+    def _draws(self, prefix: str, name: str) -> Found:
+        """Recorded draws of a phase, with leading [1, rounds]."""
+        count = self.batch // self.rounds
+        taken = count // (self.shrink if name == "g/path" else 1)
+        rounds = []
+        for part in range(self.rounds):
+            own = f"{prefix}_r{part}_"
+            rows = slice(part * count, part * count + taken)
+            draws: Found = {"z": self.case[f"{prefix}_z"][rows]}
+            if self.case.meta["c_dim"]:
+                draws["label"] = self.case[f"{prefix}_c"][rows]
+            draws["noise"] = {
+                key: jnp.asarray(array.transpose(0, 2, 3, 1))
+                for key, array in self.case.group(f"{own}noise_").items()
+            }
+            if self.losses.mixing:
+                for key, end in (("cutoff", "cutoff"), ("mixing", "u"), ("mixing_z", "z")):
+                    draws[key] = self.case[f"{own}mix_{end}"]
+            if name == "g/path":
+                draws["pixels"] = self.case.images(f"{own}pl_noise")
+            rounds.append(draws)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *rounds)
+
+    def _states(self) -> Found:
+        """`G/`, `D/`, `G_ema/` as official state dicts, `optG/` and `optD/` as Adam's."""
+        players = self.state.players
+        found: Found = {}
+        trees = {"G": players["g"].variables, "D": players["d"].variables, "G_ema": self.state.ema}
+        for name, tree in trees.items():
+            module = self.modules[name[0].lower()]
+            state = official.to_official(tree, module) | official.filters(module)
+            found |= prefixed(f"{name}/", state)
+        for letter in "gd":
+            moments = adam_moments(players[letter], self.modules[letter])
+            found |= prefixed(f"opt{letter.upper()}/", moments)
+        return found
+
+
+def adam_moments(player: Player, module: Any) -> Found:
+    """`<parameter>/step`, `/exp_avg`, `/exp_avg_sq`, over all groups of parameters."""
+    found: Found = {}
+    leaves = jax.tree.leaves(
+        player.optimizer, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState)
+    )
+    for state in (leaf for leaf in leaves if isinstance(leaf, optax.ScaleByAdamState)):
+        for slot, tree in (("exp_avg", state.mu), ("exp_avg_sq", state.nu)):
+            arrays = official.to_official({"params": tree}, module)
+            found |= {f"{name}/{slot}": array for name, array in arrays.items()}
+            found |= {f"{name}/step": state.count for name in arrays}
+    return found
+
+
+def trajectory(case: Case) -> Found:
+    """A whole run: every pass, gradients, states after each iteration, samples at the end."""
+    run = Run(case)
+    found: Found = {}
+    for iteration in range(1, case.meta["n_iterations"] + 1):
+        found |= run.iterate(iteration)
+    generator = run.modules["g"]
+    labels = jnp.asarray(case["final/c"]) if case.meta["c_dim"] else None
+    for key in case.stored:
+        match = re.fullmatch(r"final/G_ema_img_psi([\d.]+?)(?:_cutoff(\d+))?", key)
+        if match:
+            images = generator.apply(
+                run.state.ema,
+                jnp.asarray(case["final/z"]),
+                labels,
+                truncation=float(match[1]),
+                cutoff=int(match[2]) if match[2] else None,
+            )
+            found[key] = to_nchw(images)
+    return found
+
+
+ADAPTERS = (
+    Adapter("stylegan2", r"^loss", r"training/loss\.py:StyleGAN2Loss$", loss),
+    Adapter("stylegan2", r"^rule_lazy", r"training_loop\.py$", lazy_adam_and_average),
+    Adapter(
+        "trajectory",
+        r"^stylegan2",
+        r"NVlabs/(stylegan3|stylegan2-ada-pytorch) \S+ training/training_loop\.py \+",
+        trajectory,
+        wide=True,
+        given=r"^(init|data|rand)/|^final/[zc]$",
+    ),
+)
