@@ -34,7 +34,7 @@ from ganjax.metrics.hosts import share
 from ganjax.metrics.measures import MEASURES, Measured, Result
 from ganjax.metrics.protocols import CLASSIFIER, Protocol
 from ganjax.pretrained import catalog, weights
-from ganjax.subjects import Pictures, Samples, Subject
+from ganjax.subjects import Finite, Frames, Pictures, Samples, Subject
 
 EVALUATIONS = "evaluations.jsonl"
 
@@ -62,6 +62,8 @@ def check_metrics(metrics: Sequence[str], source: str) -> tuple[str, ...]:
     except ValueError as error:
         raise configs.ConfigError(str(error)) from None
     for protocol in found:
+        if protocol.clip:
+            raise configs.ConfigError(f"{protocol.name!r} is of videos; this run makes images.")
         if protocol.network == CLASSIFIER and protocol.name not in known:
             having = f"; these have: {', '.join(known)}, and all others." if known else "."
             raise configs.ConfigError(f"{protocol.name!r} is not for runs on {source}{having}")
@@ -126,14 +128,45 @@ def compare(
     for protocol in chosen:
         if protocol.network == CLASSIFIER:
             raise ValueError(f"{protocol.name} measures runs on built-in data, not folders.")
-    bench = _Bench(subjects.of_path(real, seed), chosen, seed)
-    fakes = subjects.of_path(fake, seed)
-    began = time.monotonic()
-    results = bench.measure(fakes, chosen, available=len(fakes))
-    record = bench.record(results, time.monotonic() - began) | {"fake": fakes.fingerprint}
+    records = []
+    for clip, frames in dict.fromkeys((p.clip, _sees_frames(p)) for p in chosen):
+        group = [p for p in chosen if (p.clip, _sees_frames(p)) == (clip, frames)]
+        reals, fakes = (
+            _pictures(path, group, real=which == 0, seed=seed)
+            for which, path in enumerate((real, fake))
+        )
+        began = time.monotonic()
+        bench = _Bench(reals, group, seed)
+        results = bench.measure(fakes, group, available=len(fakes))
+        found = bench.record(results, time.monotonic() - began)
+        records.append(found | {"fake": {p.name: fakes.fingerprint for p in group}})
+    record = functools.reduce(_merged, records)
     if jax.process_index() == 0:
         print(table(record))
     return record
+
+
+def _pictures(
+    path: str | pathlib.Path, group: Sequence[Protocol], *, real: bool, seed: int
+) -> Finite:
+    """What a group of protocols of one kind of sample looks at in a folder or a zip."""
+    if group[0].clip is None:
+        return subjects.of_path(path, seed)
+    counts = [p.reals if real else p.fakes for p in group]
+    most = None if None in counts else max(count or 1 for count in counts)
+    clips = subjects.of_videos(path, group[0].clip, real=real, count=most, seed=seed)
+    return Frames(clips, group[0].clip[0]) if _sees_frames(group[0]) else clips
+
+
+def _sees_frames(protocol: Protocol) -> bool:
+    """Whether the network of a video metric looks at images."""
+    return protocol.clip is not None and protocol.network not in (protocols.I3D, protocols.C3D)
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A record of both records' metrics."""
+    joined = {name: one[name] | part for name, part in other.items() if isinstance(part, dict)}
+    return one | joined | {"seconds": one["seconds"] + other["seconds"]}
 
 
 def keep(record: dict[str, Any], workdir: str | pathlib.Path) -> None:
@@ -237,7 +270,7 @@ class _Network:
 class _Bench:
     """The real pictures' side of some protocols, and the measuring of samples against it."""
 
-    def __init__(self, reals: Pictures, chosen: Sequence[Protocol], seed: int):
+    def __init__(self, reals: Finite, chosen: Sequence[Protocol], seed: int):
         self._reals, self._protocols, self._seed = reals, tuple(chosen), seed
         self._folder = tempfile.TemporaryDirectory(prefix="ganjax-features-")
         for name in {protocol.network for protocol in chosen} - {CLASSIFIER}:
@@ -279,7 +312,7 @@ class _Bench:
             "references": {p.name: dict(r.reference) for p, r in results.items()},
             "protocols": {p.name: dataclasses.asdict(p) for p in results},
             "real": {p.name: self._count(p) for p in results},
-            "source": self._reals.fingerprint,
+            "source": {p.name: self._reals.fingerprint for p in results},
             "weights": {name: network.sha256 for name, network in self._networks.items()},
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "versions": {"jax": jax.__version__, "ganjax": ganjax.__version__},
@@ -288,7 +321,8 @@ class _Bench:
 
     def _count(self, protocol: Protocol) -> int:
         """Real pictures of a protocol: NVIDIA's and StyleGAN-V's, too, take what there is."""
-        return min(len(self._reals), len(self._reals) if protocol.reals is None else protocol.reals)
+        there = len(self._reals)
+        return there if protocol.reals is None else min(there, protocol.reals * _frames(protocol))
 
     @functools.cached_property
     def _networks(self) -> dict[str, _Network]:
@@ -311,6 +345,7 @@ class _Bench:
     def _classifier(self) -> _Network:
         """Trained on the real pictures that its protocols look at."""
         count = max(self._count(p) for p in self._protocols if p.network == CLASSIFIER)
+        assert isinstance(self._reals, Pictures), "only runs have classifiers"
         images = np.concatenate(list(self._reals.batches(range(count))))
         labels = self._reals.asked(count)
         assert labels is not None
@@ -381,12 +416,19 @@ def _fakes(protocol: Protocol, available: int | None) -> int:
                 "Choose a metric with a number: --help lists them."
             )
         return available
-    if available is not None and available < protocol.fakes:
+    wanted = protocol.fakes * _frames(protocol)
+    if available is not None and available < wanted:
         raise ValueError(
-            f"{protocol.name} is of {protocol.fakes} samples, and there are {available}. Make "
-            "more, or choose a metric of as many as there are, as fid_all: --help lists them."
+            f"{protocol.name} is of {protocol.fakes} samples, and there are "
+            f"{available // _frames(protocol)}. Make more, or choose a metric of as many as there "
+            "are, as fid_all: --help lists them."
         )
-    return protocol.fakes
+    return wanted
+
+
+def _frames(protocol: Protocol) -> int:
+    """Pictures that the network sees of a sample."""
+    return protocol.clip[0] if protocol.clip and _sees_frames(protocol) else 1
 
 
 def _arrays(collected: Collected) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
-"""Sets of pictures that can be measured: of a source, of a folder, of a model."""
+"""Sets that can be measured: pictures, clips of videos, samples of a model."""
 
+import hashlib
 import itertools
 import pathlib
 import warnings
@@ -12,14 +13,17 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from ganjax import generate
-from ganjax.data.files import Files, Folder, Zip
+from ganjax.data.files import Files, Folder, Tree, Zip
 from ganjax.data.sources import Options, Source, describe
 from ganjax.data.transforms import BrokenItem, Item, Transform
+from ganjax.data.videos import Videos
 from ganjax.family import Request
+from ganjax.metrics.clips import Clips, frames_of, leading_clips, real_clips
 from ganjax.parallel.mesh import batch_sharding, make_mesh, replicated
 from ganjax.parallel.rules import whole
 
 CHUNK = 64  # pictures read together
+CLIPS_CHUNK = 8
 
 
 @runtime_checkable
@@ -34,13 +38,20 @@ class Subject(Protocol):
     name: str
     fingerprint: str
 
-    def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m h w c"]]:
-        """The pictures at consecutive places, some at a time."""
+    def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m ..."]]:
+        """What lies at consecutive places, some at a time."""
         ...
 
     def asked(self, count: int) -> Int[np.ndarray, "n"] | None:
         """The classes of the first pictures; None where there are no classes."""
         ...
+
+
+@runtime_checkable
+class Finite(Subject, Protocol):
+    """A set with an end."""
+
+    def __len__(self) -> int: ...
 
 
 class Pictures:
@@ -83,7 +94,7 @@ class Pictures:
             waiting = [[pool.submit(self._item, place) for place in p] for p in parts[:1]]
             for following in itertools.chain(parts[1:], [range(0)]):
                 waiting.append([pool.submit(self._item, place) for place in following])
-                yield self._stack([future.result() for future in waiting.pop(0)])
+                yield _stack(self.name, [f.result()["image"] for f in waiting.pop(0)])
 
     def asked(self, count: int) -> Int[np.ndarray, "n"] | None:
         return self.labels(np.arange(count))
@@ -117,16 +128,16 @@ class Pictures:
                 ) from error
             warnings.warn(f"{describe(self._source, index)} is left out: {error}", stacklevel=2)
 
-    def _stack(self, items: list[Item]) -> np.ndarray:
-        images = [item["image"] for item in items]
-        for image in images:
-            if image.shape != images[0].shape:
-                raise ValueError(
-                    f"{self.name} holds pictures of {images[0].shape} and of {image.shape} "
-                    "(height, width, channels); bring all to one size, as "
-                    "`python -m ganjax.data.prepare` does."
-                )
-        return np.stack(images)
+
+def _stack(name: str, images: list[np.ndarray]) -> np.ndarray:
+    for image in images:
+        if image.shape != images[0].shape:
+            raise ValueError(
+                f"{name} holds pictures of {images[0].shape} and of {image.shape} ([frames,] "
+                "height, width, channels); bring all to one size, as "
+                "`python -m ganjax.data.prepare` does."
+            )
+    return np.stack(images)
 
 
 _NO_DRAWS = np.random.default_rng(0)  # for transforms that draw nothing: no flips
@@ -144,9 +155,86 @@ def of_path(path: str | pathlib.Path, seed: int = 0) -> Pictures:
     Raises:
       FileNotFoundError: nothing there, or no pictures in it.
     """
-    path = pathlib.Path(path)
-    tree = Zip(path) if path.suffix == ".zip" else Folder(path)
-    return Pictures(Files(tree, "zip" if path.suffix == ".zip" else "folder"), seed=seed)
+    tree = _tree(path)
+    return Pictures(Files(tree, "zip" if isinstance(tree, Zip) else "folder"), seed=seed)
+
+
+def _tree(path: str | pathlib.Path) -> Tree:
+    return Zip(path) if pathlib.Path(path).suffix == ".zip" else Folder(path)
+
+
+class VideoClips:
+    """Clips of videos, [t, h, w, c] each.
+
+    Args:
+      videos: of which.
+      clips: which videos and frames.
+      threads: that read and decode.
+    """
+
+    def __init__(self, videos: Videos, clips: Clips, threads: int = 8):
+        chosen = hashlib.sha256(clips.videos.tobytes() + clips.frames.tobytes()).hexdigest()[:16]
+        self.name, self.fingerprint = videos.name, f"{videos.content()} clips {chosen}"
+        self._videos, self._clips, self._threads = videos, clips, threads
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m t h w c"]]:
+        with ThreadPoolExecutor(self._threads) as pool:
+            for start in range(places.start, places.stop, CLIPS_CHUNK):
+                chosen = range(start, min(start + CLIPS_CHUNK, places.stop))
+                yield _stack(self.name, list(pool.map(self._read, chosen)))
+
+    def asked(self, count: int) -> None:
+        """Clips of a folder have no classes."""
+
+    def _read(self, place: int) -> np.ndarray:
+        return self._videos.read(int(self._clips.videos[place]), self._clips.frames[place])
+
+
+class Frames:
+    """The frames of clips, each as a picture of its own."""
+
+    def __init__(self, clips: VideoClips, frames: int):
+        self.name, self.fingerprint = clips.name, f"{clips.fingerprint} as frames"
+        self._clips, self._frames = clips, frames
+
+    def __len__(self) -> int:
+        return len(self._clips) * self._frames
+
+    def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m h w c"]]:
+        first, last = places.start // self._frames, -(-places.stop // self._frames)
+        place = first * self._frames
+        for clips in self._clips.batches(range(first, last)):
+            frames = frames_of(clips)
+            yield frames[max(0, places.start - place) : places.stop - place]
+            place += len(frames)
+
+    def asked(self, count: int) -> None:
+        """Frames have no classes."""
+
+
+def of_videos(
+    path: str | pathlib.Path, clip: tuple[int, int], *, real: bool, count: int | None, seed: int = 0
+) -> VideoClips:
+    """Clips of the videos in a folder or a zip, as StyleGAN-V's released code takes them.
+
+    Args:
+      clip: (frames, stride).
+      real: a clip at a random place of each video that is long enough; else the first frames.
+      count: of clips; None: of all videos.
+      seed: of the places.
+
+    Raises:
+      FileNotFoundError: nothing there, or no videos in it.
+      ValueError: videos that are too short.
+    """
+    videos = Videos(_tree(path))
+    most = len(videos) if count is None else count
+    if real:
+        return VideoClips(videos, real_clips(videos.lengths, *clip, videos=most, seed=seed))
+    return VideoClips(videos, leading_clips(videos.lengths, *clip, videos=most))
 
 
 class Samples:

@@ -1,5 +1,6 @@
 """Evaluating a run: the numbers mean what they say, the record is kept, mistakes are named."""
 
+import dataclasses
 import json
 
 import jax
@@ -16,6 +17,7 @@ from ganjax.data.sources import open_source, read_options
 from ganjax.evaluate import evaluate
 from ganjax.metrics.classifier import train_classifier
 from ganjax.metrics.frechet import Moments, distance
+from ganjax.metrics.protocols import BY_NAME
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def folders(tmp_path, monkeypatch):
         for index in range(count):
             pixels = rng.integers(low, 256, (4, 4), np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
-    mixing = rng.normal(size=(48, 8)).astype(np.float32) / 256
+    mixing = rng.normal(size=(48 * 16, 8)).astype(np.float32) / 256
     passes = []
 
     class Network:
@@ -124,7 +126,7 @@ def folders(tmp_path, monkeypatch):
         def apply(self, variables, images, features):
             passes.append(images.shape)
             flat = images.reshape(len(images), -1).astype("float32")
-            return dict.fromkeys(features, flat @ variables)
+            return dict.fromkeys(features, flat @ variables[: flat.shape[1]])
 
     monkeypatch.setattr(evaluation.weights, "find", lambda name: None)
     monkeypatch.setattr(evaluation.catalog, "load", lambda name: Network())
@@ -139,7 +141,7 @@ def test_two_folders_are_compared_and_the_real_one_is_remembered(folders, capsys
         files = sorted((path / name).iterdir())
         images = np.stack([np.asarray(Image.open(file)) for file in files])
         rgb = np.repeat(images[..., None], 3, axis=-1).reshape(len(images), -1)
-        return Moments.of(rgb.astype(np.float32) @ mixing)
+        return Moments.of(rgb.astype(np.float32) @ mixing[:48])
 
     record = evaluation.compare(path / "real", path / "fake", ["fid_all", "pr_all"])
     expected = distance(moments("real"), moments("fake"))
@@ -163,3 +165,37 @@ def test_too_few_pictures_and_metrics_of_runs_are_named(folders):
         evaluation.compare(path / "real", path / "fake", ["fid10k"])
     with pytest.raises(ValueError, match="fd_digits measures runs"):
         evaluation.compare(path / "real", path / "fake", ["fd_digits"])
+
+
+def test_videos_are_compared_clip_by_clip_and_frame_by_frame(folders, monkeypatch):
+    path, mixing, passes = folders
+    rng = np.random.default_rng(1)
+    videos = {}
+    for name in ("real_videos", "fake_videos"):
+        videos[name] = rng.integers(256, size=(5, 16, 4, 4, 3), dtype=np.uint8)
+        for video, frames in enumerate(videos[name]):
+            (path / name / str(video)).mkdir(parents=True)
+            for time, frame in enumerate(frames):
+                Image.fromarray(frame).save(path / name / str(video) / f"{time:03}.png")
+
+    def moments(name, frames):
+        flat = videos[name].reshape(-1, frames * 48).astype(np.float32)
+        return Moments.of(flat @ mixing[: frames * 48])
+
+    table = [dataclasses.replace(BY_NAME["fid_video2048x16"], reals=None, fakes=None)]
+    monkeypatch.setitem(BY_NAME, "fid_video2048x16", table[0])
+    both = path / "real_videos", path / "fake_videos"
+    record = evaluation.compare(*both, ["fvd_all_16f", "fid_video2048x16"])
+    for metric, frames in (("fvd_all_16f", 16), ("fid_video2048x16", 1)):
+        expected = distance(moments("real_videos", frames), moments("fake_videos", frames), ddof=0)
+        assert record["metrics"][metric] == pytest.approx(expected, rel=1e-3)
+    assert record["real"] == {"fvd_all_16f": 5, "fid_video2048x16": 80}
+    assert {shape[1:] for shape in passes} == {(16, 4, 4, 3), (4, 4, 3)}
+    with pytest.raises(ValueError, match="fvd2048_16f is of 2048 samples, and there are 5"):
+        evaluation.compare(*both, ["fvd2048_16f"])
+    with pytest.raises(ValueError, match="need videos of 128 frames"):
+        evaluation.compare(*both, ["fvd2048_128f"])
+    with pytest.raises(FileNotFoundError, match="holds no videos"):
+        evaluation.compare(path / "real", path / "fake", ["fvd_all_16f"])
+    with pytest.raises(ConfigError, match="is of videos; this run makes images"):
+        evaluation.check_metrics(["fvd2048_16f"], "digits")

@@ -173,7 +173,7 @@ class Files:
         self.name = f"{kind} {tree.path}"
         self._tree = tree
         found = tree.names()
-        self._names = sorted(name for name in found if _is_picture(name))
+        self._names = sorted(name for name in found if is_picture(name))
         if not self._names:
             raise FileNotFoundError(
                 f"{tree.path} holds no pictures ({len(found)} other files); expected files that "
@@ -213,7 +213,8 @@ class Files:
         return f"{self.fingerprint()}-{hashlib.sha256(stamps.encode()).hexdigest()[:16]}"
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Whether a file is named as a picture is, and not hidden."""
     path = pathlib.PurePosixPath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from ganjax.metrics.collect import Halves
 from ganjax.metrics.frechet import distance
-from ganjax.metrics.inception_score import inception_score
+from ganjax.metrics.inception_score import inception_score, video_inception_score
 from ganjax.metrics.kid import kid
 from ganjax.metrics.precision_recall import precision_recall
 
@@ -79,6 +79,11 @@ def _inception_score(measured: Measured, **options: Any) -> Result:
     return Result({"": found.mean}, found.std)
 
 
+def _video_inception_score(measured: Measured, **options: Any) -> Result:
+    found = video_inception_score(measured.fake, **options)
+    return Result({"": found.mean}, found.std)
+
+
 def _precision_recall(measured: Measured, **options: Any) -> Result:
     found = precision_recall(measured.real, measured.fake, **options)
     return Result({"precision": found.precision, "recall": found.recall})
@@ -99,6 +104,7 @@ MEASURES = {
     "frechet": Measure("moments", "less", _frechet),
     "kid": Measure("rows", "less", _kid),
     "inception_score": Measure("rows", "more", _inception_score),
+    "video_inception_score": Measure("rows", "more", _video_inception_score),
     "precision_recall": Measure("rows", "more", _precision_recall),
     "density_coverage": Measure("rows", "more", _density_coverage),
     "accuracy": Measure("rows", "more", _accuracy),

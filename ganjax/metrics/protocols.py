@@ -15,6 +15,8 @@ CLASSIFIER = "classifier"  # the network that is trained on the spot, `metrics.c
 INCEPTION = "inception-2015-12-05"
 CLIP = "clip-vit-b-32"
 VGG = "vgg16"
+I3D = "i3d-styleganv"
+C3D = "c3d-ucf101"
 
 ALL = None
 BY_N, BY_N_LESS_1 = {"ddof": 0}, {"ddof": 1}  # divisors of covariances
@@ -35,6 +37,8 @@ class Protocol:
         those of real samples at random.
       options: of the measure.
       source: whose protocol it is.
+      clip: (frames, stride) of each sample of a video metric, whose numbers count clips; None for
+        images. A network of images sees every frame of a clip on its own.
     """
 
     name: str
@@ -46,10 +50,13 @@ class Protocol:
     labels: Literal["even", "data"]
     options: Mapping[str, Any]
     source: str
+    clip: tuple[int, int] | None = None
 
 
 _TORCH_FIDELITY = {"seed": 2020}
 _NVIDIA = "stylegan2-ada-pytorch, stylegan3"
+# NOTE: resize and epsilon inside of its I3D are assumed, see `pretrained.i3d`.
+_STYLEGANV = "stylegan-v, released code"
 
 # fmt: off
 TABLE = tuple(Protocol(*row) for row in (
@@ -78,6 +85,15 @@ TABLE = tuple(Protocol(*row) for row in (
      {"k": 3, "closed": True}, "two folders"),
     ("dc10k5", "density_coverage", VGG, "fc2", 10_000, 10_000, "even",
      {"k": 5, "closed": False}, "Naeem et al. 2020"),
+    ("fvd2048_16f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N, _STYLEGANV, (16, 1)),
+    ("fvd2048_128f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N, _STYLEGANV, (128, 1)),
+    ("fvd2048_128f_subsample8f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N, _STYLEGANV,
+     (16, 8)),
+    ("fvd_all_16f", "frechet", I3D, "logits", ALL, ALL, "data", BY_N, "two folders", (16, 1)),
+    ("fid_video2048x16", "frechet", INCEPTION, "2048", 2048, 2048, "data", BY_N,
+     "frames of fvd2048_16f", (16, 1)),
+    ("isv2048_ucf", "video_inception_score", C3D, "probabilities", 0, 2048, "data",
+     {"splits": 10, "seed": 42}, _STYLEGANV, (16, 1)),
 ))
 # fmt: on
 
