@@ -109,12 +109,13 @@ def base() -> ml_collections.ConfigDict:
                 max_sigma=1e4,
                 max_sigma_growth=10.0,  # over what is usual for the layer
                 max_logit_gap=50.0,
+                min_logit_gap=0.01,  # of the largest so far
                 patience=3,  # checks in a row
             ),
             evaluate=dict(
                 every_images=0,  # measures and saves; 0: never
-                metrics=(),  # the first one chooses the best checkpoint; all without
-                samples=1000,
+                metrics=(),  # the first one chooses the best checkpoint; see --help
+                samples=0,  # of the metrics of built-in data; 0: as they state it
             ),
             sample=dict(
                 truncation=1.0,  # distance from the mean w that is kept
