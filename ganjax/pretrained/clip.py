@@ -270,6 +270,17 @@ class Clip(nn.Module):
         return found
 
 
+def computing_in(module: Clip, dtype: Any, precision: Any = None) -> Clip:
+    """The same network in another precision, for training by it: `jnp.bfloat16`, say.
+
+    Its weights stay as they are: `computing_in(...).apply(network.variables, images)`.
+    """
+    return Clip(
+        image=module.image.clone(parent=None, dtype=dtype, precision=precision),
+        text=module.text.clone(parent=None, dtype=dtype, precision=precision),
+    )
+
+
 def unit(x: Float[Array, "n e"]) -> Float[Array, "n e"]:
     """Each row divided by its length."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -95,6 +95,7 @@ class Vgg16(nn.Module):
         total = jnp.zeros(len(one), one.dtype)
         both = self.stages(jnp.concatenate((one, other)))
         for activation, weight in zip(both, self.lpips):
+            # A length of 0 means a ReLU at 0 in every channel, which lets no gradient through.
             length = jnp.sqrt(jnp.sum(jnp.square(activation), axis=-1, keepdims=True))
             first, second = jnp.split(activation / (length + EPS), 2)
             total += jnp.mean(jnp.square(first - second) @ weight, axis=(1, 2))

@@ -47,7 +47,7 @@ Source = tuple[File, ...]  # what makes up the weights of a network, taken toget
 _CLIP = "https://openaipublic.azureedge.net/clip/models"
 _FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
 _NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
-_TGAN2 = "https://github.com/mitmul/tgan2/releases/download/untagged-d2d4900c6c1bb09d9f5a"
+_TGAN2 = "https://github.com/rezoo/tgan2/releases/download/v1.0"
 _B32 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
 _L14 = "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
 

@@ -96,10 +96,7 @@ def test_split_images_give_the_same_features(network):
 
 
 def test_training_may_compute_in_bfloat16(network):
-    fast = clip.Clip(
-        image=TINY.image.clone(dtype=jnp.bfloat16, precision=None, parent=None),
-        text=TINY.text.clone(dtype=jnp.bfloat16, precision=None, parent=None),
-    )
+    fast = clip.computing_in(TINY, jnp.bfloat16)
     images, tokens = jnp.ones((2, 8, 8, 3)), jnp.array([[17, 3, 19, 0]])
     found = jax.jit(fast.apply)(network.variables, images, tokens)
     exact = jax.jit(TINY.apply)(network.variables, images, tokens)

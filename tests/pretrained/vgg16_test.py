@@ -82,6 +82,17 @@ def test_the_distance_of_one_stage_by_its_formula(network):
     np.testing.assert_allclose(network.lpips(images[0], images[0]), np.zeros(3), atol=1e-12)
 
 
+def test_the_gradient_at_dead_pixels_is_a_number(network):
+    params = dict(network.variables["params"])
+    params["conv1_2"] = {**params["conv1_2"], "bias": jnp.full(64, -10.0)}
+    image = jnp.zeros((1, 16, 16, 3))
+
+    def distance(x):
+        return vgg16.Vgg16().apply({"params": params}, x, image + 1, method="distance").sum()
+
+    assert np.isfinite(jax.jit(jax.grad(distance))(image)).all()
+
+
 def test_features_of_the_dense_layers():
     """The order in which the dense layer counts its inputs: channels, rows, columns."""
     module = vgg16.Vgg16()
