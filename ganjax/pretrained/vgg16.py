@@ -98,7 +98,8 @@ class Vgg16(nn.Module):
             # A length of 0 means a ReLU at 0 in every channel, which lets no gradient through.
             length = jnp.sqrt(jnp.sum(jnp.square(activation), axis=-1, keepdims=True))
             first, second = jnp.split(activation / (length + EPS), 2)
-            total += jnp.mean(jnp.square(first - second) @ weight, axis=(1, 2))
+            squares = jnp.dot(jnp.square(first - second), weight, precision=HIGHEST)
+            total += jnp.mean(squares, axis=(1, 2))
         return total
 
 

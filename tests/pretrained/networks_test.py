@@ -1,5 +1,6 @@
 """Inception, I3D and C3D: names, sizes and errors. Numbers: `tests/goldens_test.py`."""
 
+import functools
 import json
 import math
 import pathlib
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganjax.pretrained import c3d, i3d, inception
+from ganjax.pretrained import c3d, clip, i3d, inception, vgg16
 from ganjax.pretrained.blocks import shapes_of
 from ganjax.pretrained.network import FeatureNetwork
 
@@ -51,6 +52,48 @@ def test_every_official_entry_has_its_place(kind, case, features):
         name: (1, size) for name, size in features.items()
     }
     assert set(kind.features) == set(features)
+
+
+def products(jaxpr):
+    """Every convolution and matrix product of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+def of_images(kind, variables, images):
+    return kind.module.apply(variables, kind.prepare(images))
+
+
+def of_both(kind, variables, images, tokens):
+    return kind.module.apply(variables, kind.prepare(images), tokens)
+
+
+def of_pairs(kind, variables, images):
+    return kind.module.apply(variables, images, images, method="distance")
+
+
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        *((kind, of_images) for kind in dict.fromkeys(kind for kind, *_ in KINDS)),
+        (vgg16.KIND, of_images),
+        (vgg16.KIND, of_pairs),
+        (clip.VIT_B_32, of_both),
+    ],
+)
+def test_precision_is_the_highest_whatever_the_caller_asks(kind, call):
+    variables = shapes_of(kind.module, *kind.examples)
+    with jax.default_matmul_precision("bfloat16"):
+        program = jax.make_jaxpr(functools.partial(call, kind))(variables, *kind.examples)
+    found = [equation.params["precision"] for equation in products(program.jaxpr)]
+    assert len(found) > 10
+    highest = jax.lax.Precision.HIGHEST
+    assert all(value in (highest, (highest, highest)) for value in found)
 
 
 def test_chainers_names():
