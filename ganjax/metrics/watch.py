@@ -138,7 +138,7 @@ def check_finite(images: int, **trees: Any) -> None:
     if problems:
         raise CollapseError(
             f"At {images} images {'; '.join(problems)}. Lower the learning rates or raise the"
-            " batch, and go on from the last checkpoint."
+            " batch; docs/checkpoints.md says how to go on with another config."
         )
 
 
@@ -223,7 +223,8 @@ class CollapseWatch:
                 raise CollapseError(
                     f"Collapse at {images} images: {problem}, for {self._broken[rule]} checks in a"
                     f" row (watch.{rule}={getattr(self.rules, rule):g}). Go on from an earlier"
-                    " checkpoint with lower learning rates, or set the limit to None to train on."
+                    " checkpoint with lower learning rates (docs/checkpoints.md), or set the limit"
+                    " to None to train on."
                 )
 
     def _problems(self, values: Mapping[str, float]) -> dict[str, str]:
