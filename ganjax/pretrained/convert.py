@@ -6,6 +6,7 @@ official file is run. Reading and its errors are those of `ganjax.pretrained.cat
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -34,16 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         help="file or folder to write (default: NETWORK.safetensors in the cache)",
     )
-    parser.add_argument("--quiet", action="store_true", help="count matched entries, not name them")
+    parser.add_argument("--quiet", action="store_true", help="do not name what matched")
     options = parser.parse_args(arguments)
     try:
         variables, report, sha256 = catalog.read(options.network, options.path)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    if not options.quiet:
-        for name in report.matched:
-            print(f"matched {name}")
+    if options.quiet:
+        print(f"{len(report.ignored)} entries carry no weights")
+        report = dataclasses.replace(report, ignored=())
+    else:
+        print(*(f"matched {name}" for name in report.matched), sep="\n")
     print(report)
     if report.unexpected:
         print(f"what is unexpected has no place in {options.network} and is left out")
