@@ -98,11 +98,11 @@ class SelfAttention(nn.Module):
             kernel(features=c // 2, name="g"),
         )
         projected = conv2d(x, jnp.concatenate([layer(x) for layer in layers], axis=-1))
-        pooled = max_pool(projected[..., narrow:]).reshape(n, h * w // 4, -1)
+        pooled = max_pool(projected).reshape(n, h * w // 4, -1)
         attended = attend(
             projected[..., :narrow].reshape(n, h * w, -1),
-            pooled[..., :narrow],
-            pooled[..., narrow:],
+            pooled[..., narrow : 2 * narrow],
+            pooled[..., 2 * narrow :],
         ).reshape(n, h, w, -1)
         gamma = self.param("gamma", initializers.zeros, ())
         out = conv(features=c, name="o")(attended)

@@ -9,7 +9,7 @@ All are built from one convolution with a stride and its adjoint:
 - under mixed precision (float32 kernels, bfloat16 inputs) gradients of kernels come out in float32,
   so that summing them over devices loses nothing, while inputs' gradients stay in bfloat16.
 
-Costs of the formulations: docs/performance.md.
+Costs of the formulations: docs/tpu.md.
 """
 
 import functools
@@ -43,7 +43,7 @@ def upsample_conv2d(
 ) -> Float[Array, "n 2*h 2*w o"]:
     """`conv2d(upsample(x), kernel)`."""
     if _folding_pays(x.shape[1] * x.shape[2], x.shape[3]):
-        return _transposed(x, _widened(kernel), 2)
+        return _upsampled(x, kernel)
     return conv2d(upsample(x), kernel)
 
 
@@ -90,7 +90,7 @@ def _transposed(x: Array, kernel: Array, stride: int) -> Array:
     kernel = kernel.astype(x.dtype)
     if stride == 1:
         return _dilated(x, kernel, 1)
-    # XLA's CPU compiler has no fast form of an input with holes; on a TPU it is the fastest.
+    # XLA's CPU compiler has no fast form of an input with holes.
     return lax.platform_dependent(
         x, kernel, cpu=_polyphase, default=functools.partial(_dilated, stride=2)
     )
@@ -176,3 +176,30 @@ def _transposed_backward(stride, saved, dy):
 
 _strided.defvjp(_strided_forward, _strided_backward)
 _transposed.defvjp(_transposed_forward, _transposed_backward)
+
+
+def _folded(x: Array, kernel: Array) -> Array:
+    return _transposed(x, _widened(kernel), 2)
+
+
+@jax.custom_vjp
+def _upsampled(x: Array, kernel: Array) -> Array:
+    """`conv2d(upsample(x), kernel)`, whose gradient is that of the folded form.
+
+    Folded, the gradient is fast everywhere, but the convolution itself only on a CPU: a TPU does
+    not skip the holes of a dilated input (docs/tpu.md).
+    """
+    return lax.platform_dependent(
+        x, kernel, cpu=_folded, default=lambda x, kernel: _strided(upsample(x), kernel, 1)
+    )
+
+
+def _upsampled_forward(x, kernel):
+    return _upsampled(x, kernel), (x, kernel)
+
+
+def _upsampled_backward(saved, dy):
+    return jax.vjp(_folded, *saved)[1](dy)
+
+
+_upsampled.defvjp(_upsampled_forward, _upsampled_backward)

@@ -1,7 +1,7 @@
 """Changing resolution by two. Fused with a convolution: `convolution.py`.
 
 Windows rather than reshapes and means: a TPU keeps channels in lanes and pays for every reshape
-that splits pixels (docs/performance.md).
+that splits pixels (docs/tpu.md).
 """
 
 import jax.numpy as jnp
