@@ -283,7 +283,7 @@ class _Bench:
         wants = {protocol: _want(protocol, _fakes(protocol, available)) for protocol in chosen}
         reals = self._real
         with tempfile.TemporaryDirectory(prefix="ganjax-features-") as folder:
-            found = self._collect(fakes, set(wants.values()), pathlib.Path(folder), "samples")
+            found = self._collect(fakes, wants.values(), pathlib.Path(folder), "samples")
             return {
                 protocol: MEASURES[protocol.measure].compute(
                     Measured(
@@ -333,7 +333,7 @@ class _Bench:
 
     def _load(self, name: str) -> _Network:
         network = catalog.load(name)
-        features = tuple({p.feature for p in self._protocols if p.network == name})
+        features = tuple(dict.fromkeys(p.feature for p in self._protocols if p.network == name))
 
         def function(variables: Any, images: Any) -> Any:
             if images.shape[-1] == 1:
@@ -368,7 +368,7 @@ class _Bench:
         @functools.cache
         def collected() -> dict[Want, Collected]:
             folder = pathlib.Path(self._folder.name)
-            return self._collect(self._reals, set(wants), folder, "real pictures")
+            return self._collect(self._reals, wants, folder, "real pictures")
 
         def kept(want: Want) -> Collected:
             if want.network == CLASSIFIER:
@@ -388,7 +388,9 @@ class _Bench:
         self, subject: Subject, wants: Iterable[Want], folder: pathlib.Path, what: str
     ) -> dict[Want, Collected]:
         """Features of a subject's pictures, each process seeing to its share."""
-        names = {want.network for want in wants}
+        # Each want is merged by all processes together, so they take them in one order: no sets.
+        wants = tuple(dict.fromkeys(wants))
+        names = dict.fromkeys(want.network for want in wants)
         networks = {n: (self._networks[n].function, self._networks[n].variables) for n in names}
         places = share(max(want.count for want in wants))
         quiet = jax.process_index() > 0 or not sys.stderr.isatty()
