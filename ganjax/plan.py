@@ -28,6 +28,7 @@ CHIPS: dict[str, tuple[float, float | None]] = {
     "TPU v6 lite": (32.0, None),
 }
 GIB = 2**30
+HASTY = ("O0", "O1")  # levels of optimisation whose estimated times mean nothing
 COLLECTIVES = (
     "all-reduce",
     "all-gather",
@@ -80,7 +81,8 @@ class ProgramPlan:
       problem: why there are no numbers; empty if there are.
       flops: of every repeat, before optimisation, parameters taken as replicated.
       bytes_accessed: the compiler's own count, in which a loop's body stands once.
-      seconds: the compiler's estimate, ``None`` where the clock is not known.
+      seconds: the compiler's estimate; ``None`` where the clock is not known, or at a level of
+        optimisation where the estimate means nothing.
     """
 
     due: tuple[str, ...]
@@ -207,6 +209,9 @@ def plan(config: Any, topology: str) -> Report:
     unrolled = assemble(alone, make_mesh(None, jax.devices("cpu")[:1]))
     kind = devices[0].device_kind
     memory, clock = CHIPS.get(kind, (None, None))
+    level = jax.config.jax_optimization_level
+    if level in HASTY:
+        print(f"JAX_OPTIMIZATION_LEVEL={level}: memory and collectives, but no times.", flush=True)
     per_chip = len(devices) // len({tuple(device.coords) for device in devices}) or 1
     rows = []
     for due, share in programs(family.phases).items():
@@ -239,7 +244,7 @@ def plan(config: Any, topology: str) -> Report:
                 flops=counted.get("flops", 0.0),
                 bytes_accessed=compiled.cost_analysis().get("bytes accessed", 0.0),
                 cycles=hlo.cycles,
-                seconds=hlo.cycles / (clock * 1e9) if clock else None,
+                seconds=hlo.cycles / (clock * 1e9) if clock and level not in HASTY else None,
                 collectives=hlo.collectives,
             )
         )

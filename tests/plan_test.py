@@ -78,12 +78,13 @@ def test_tiny_step_compiles_for_eight_chips(tmp_path):
         env={**os.environ, "JAX_OPTIMIZATION_LEVEL": "O0", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     assert "mean step" in run.stdout
     report = json.loads(out.read_text())
-    assert report["devices"] == 8 and report["fits"] and report["mean_seconds"] > 0
+    assert report["devices"] == 8 and report["fits"]
+    assert report["mean_seconds"] is None and "but no times" in run.stdout
     (program,) = report["programs"]
-    assert program["flops"] > 0 and program["memory"] > 0
+    assert program["cycles"] > 0 and program["flops"] > 0 and program["memory"] > 0
     assert program["collectives"]["all-reduce"][0] > 0
