@@ -6,7 +6,7 @@
 preset        what it is, and its source
 ------------  -----------------------------------------------------------------------------------
 digits        1,797 handwritten digits, built in. Two CPU cores, under ten minutes.
-shapes        procedural coloured shapes, built in. CPU.
+shapes        procedural coloured shapes, built in. CPU; hard for so small a network.
 cifar10       the official PyTorch code's scripts/launch_cifar_ema.sh. One GPU.
 sagan128      SAGAN baseline, row 1 of Table 1: batch 256, 64 channels, no embedding shared.
 imagenet128   the paper's, Table 1 with all on: batch 2048, 96 channels. v5e:16x16.
