@@ -114,6 +114,32 @@ class Losses:
         logits: Any = self.discriminator.apply(variables, images, labels)
         return logits
 
+    def judge_both(
+        self,
+        variables: Any,
+        fakes: Float[Array, "n h w c"],
+        fake_labels: Any,
+        reals: Float[Array, "n h w c"],
+        real_labels: Any,
+        items: Any,
+    ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+        """Logits of fakes and of reals, neither of which sees the others' minibatch deviation.
+
+        In one pass where that is so: the two are interleaved, and a group then has every so many
+        samples of one kind. Unlike a concatenation this keeps each sample on its device.
+        """
+        size = self.discriminator.group_size
+        if size is None or len(fakes) % size:
+            fake = self.judge(variables, fakes, fake_labels, items)
+            return fake, self.judge(variables, reals, real_labels, items)
+
+        def interleave(a: Array, b: Array) -> Array:
+            return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+        labels = None if fake_labels is None else interleave(fake_labels, real_labels)
+        logits = self.judge(variables, interleave(fakes, reals), labels, items).reshape(-1, 2)
+        return logits[:, 0], logits[:, 1]
+
     def path_gradient(self, variables: Any, ws: Array, draws: Drawn) -> Float[Array, "n layers d"]:
         """Of a random direction in the space of images, by w (Eq. 4)."""
 
@@ -162,8 +188,14 @@ class Losses:
         ws, side = self.styles(game.players["g"], game.draws, "d/main")
         fakes = self.images(game.players["g"], ws, game.draws)
         variables = {**game.players["d"], "params": params}
-        fake = self.judge(variables, fakes, game.draws.get("label"), game.items)
-        real = self.judge(variables, to_float(game.batch["image"]), self._labels(game), game.items)
+        fake, real = self.judge_both(
+            variables,
+            fakes,
+            game.draws.get("label"),
+            to_float(game.batch["image"]),
+            self._labels(game),
+            game.items,
+        )
         real_loss, fake_loss = logistic_d(real, fake)
         metrics = {
             "loss_real": real_loss,

@@ -70,6 +70,16 @@ def test_mixing_shows_its_sources(sample):
     np.testing.assert_allclose(images[0, 0], mean[0], atol=1e-5)
 
 
+def test_coarse_layers_come_first(sample):
+    """A cutoff after all layers shows the coarse source, one before all the fine one."""
+    coarse, fine = SAMPLING._z(KEY, 2)[:, None]
+    plain = {"truncation": jnp.ones(1), "label": jnp.zeros(1, jnp.int32)}
+    both = {"z": coarse, "fine_z": fine, **plain}
+    for cutoff, z in ((G.num_ws, coarse), (0, fine)):
+        mixed = sample({**both, "cutoff": jnp.array([cutoff])})
+        np.testing.assert_allclose(mixed, sample({"z": z, **plain}), atol=1e-5)
+
+
 def test_unconditional_sheets_have_no_titles():
     sampling = Sampling(G.clone(classes=0))
     black = lambda draws: jnp.zeros((len(draws["z"]), 8, 8, 1))  # noqa: E731

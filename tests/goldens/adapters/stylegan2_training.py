@@ -126,7 +126,8 @@ def reported(name: str, tape: Tape, losses: Losses, path: Path) -> Iterator[tupl
         return value
 
     if name != "d/r1":
-        yield "ws", take("ws")
+        ws = take("ws")
+        yield "ws", ws
         yield "gen_img", to_nchw(take("images"))
     if name == "g/main":
         fake = take("logits")[:, None]
@@ -137,7 +138,12 @@ def reported(name: str, tape: Tape, losses: Losses, path: Path) -> Iterator[tupl
         yield from {"pl_grads_ws": gradient, "pl_lengths": lengths}.items()
         yield from {"pl_penalty": penalty, "G_reg": losses.path_weight * penalty}.items()
     elif name == "d/main":
-        fake, real = take("logits")[:, None], take("logits")[:, None]
+        fake = take("logits")
+        if len(fake) > len(ws):  # one pass, of fakes and reals interleaved
+            fake, real = fake.reshape(-1, 2).T
+        else:
+            real = take("logits")
+        fake, real = fake[:, None], real[:, None]
         yield from {"scores_fake": fake, "scores_real": real}.items()
         yield "D_loss", softplus(fake) + softplus(-real)
     else:
