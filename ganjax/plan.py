@@ -209,7 +209,7 @@ def plan(config: Any, topology: str) -> Report:
     unrolled = assemble(alone, make_mesh(None, jax.devices("cpu")[:1]))
     kind = devices[0].device_kind
     memory, clock = CHIPS.get(kind, (None, None))
-    level = jax.config.read("jax_optimization_level")
+    level = jax.config.jax_optimization_level  # type: ignore[attr-defined]
     if level in HASTY:
         print(f"JAX_OPTIMIZATION_LEVEL={level}: memory and collectives, but no times.", flush=True)
     per_chip = len(devices) // len({tuple(device.coords) for device in devices}) or 1
