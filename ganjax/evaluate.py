@@ -30,7 +30,7 @@ from ganjax.metrics import protocols
 from ganjax.metrics.cache import cached
 from ganjax.metrics.classifier import train_classifier
 from ganjax.metrics.collect import Collected, Halves, Networks, Want, collect
-from ganjax.metrics.hosts import share
+from ganjax.metrics.hosts import of_first, share
 from ganjax.metrics.measures import MEASURES, Measured, Result
 from ganjax.metrics.protocols import CLASSIFIER, Protocol
 from ganjax.pretrained import catalog, weights
@@ -98,7 +98,7 @@ def evaluate(
     metrics = check_metrics(metrics, model.config.data.source)
     source = open_source(model.config.data)
     record = Evaluation(model.config, source, metrics, samples, seed)(model)
-    keep(record, workdir)
+    keep(record, pathlib.Path(workdir) / EVALUATIONS)
     if jax.process_index() == 0:
         print(table(record))
     return record
@@ -117,7 +117,7 @@ def compare(
       seed: of the order of the pictures.
 
     Returns:
-      A record as `Evaluation`'s, without a step.
+      A record as `Evaluation`'s, with ``folders`` in place of a step.
 
     Raises:
       ValueError: fewer pictures than a protocol wants, of several sizes or broken, or a metric
@@ -141,6 +141,7 @@ def compare(
         found = bench.record(results, time.monotonic() - began)
         records.append(found | {"fake": {p.name: fakes.fingerprint for p in group}})
     record = functools.reduce(_merged, records)
+    record["folders"] = {"real": str(real), "fake": str(fake)}
     if jax.process_index() == 0:
         print(table(record))
     return record
@@ -169,11 +170,11 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return one | joined | {"seconds": one["seconds"] + other["seconds"]}
 
 
-def keep(record: dict[str, Any], workdir: str | pathlib.Path) -> None:
-    """Adds a record to the run's ``evaluations.jsonl``."""
+def keep(record: dict[str, Any], file: str | pathlib.Path) -> None:
+    """Adds a line to a file, in one write, so that programs that do so at once keep all lines."""
     if jax.process_index() == 0:
-        with open(pathlib.Path(workdir) / EVALUATIONS, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        with open(file, "ab", buffering=0) as stream:
+            stream.write(json.dumps(record).encode() + b"\n")
 
 
 def rank(record: dict[str, Any]) -> float:
@@ -350,15 +351,15 @@ class _Bench:
         labels = self._reals.asked(count)
         assert labels is not None
         made = train_classifier(images, labels, len(self._reals.classes), self._seed)
+        # Hosts with other numbers of cores round differently.
+        params, accuracy = of_first((made.params, made.accuracy))
 
         def function(variables: Any, images: Any) -> Any:
             features, logits = made.network.apply({"params": variables}, images)
             return {"features": features, "logits": logits}
 
-        digest = hashlib.sha256(
-            b"".join(np.asarray(p).tobytes() for p in jax.tree.leaves(made.params))
-        )
-        return _Network(function, made.params, digest.hexdigest(), made.accuracy)
+        digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(params)))
+        return _Network(function, params, digest.hexdigest(), float(accuracy))
 
     @functools.cached_property
     def _real(self) -> dict[Want, Collected]:
@@ -401,7 +402,8 @@ class _Bench:
                     yield batch
                     bar.update(len(batch))
 
-            return collect(Networks(networks)(batches()), places.start, wants, folder)
+            features = Networks(networks)(batches())
+            return collect(features, places.start, wants, folder, subject.describe)
 
 
 def _want(protocol: Protocol, count: int) -> Want:

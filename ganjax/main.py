@@ -47,7 +47,9 @@ SAMPLES = flags.DEFINE_integer("samples", None, "evaluate: how many, of metrics 
 REAL = flags.DEFINE_string("real", None, "evaluate: folder or zip of real pictures, not a run's.")
 FAKE = flags.DEFINE_string("fake", None, "evaluate: folder or zip of pictures, not a run's.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "plan: the TPU to compile for.")
-OUT = flags.DEFINE_string("out", None, "sample: PNG, or folder with --n; plan: JSON.")
+OUT = flags.DEFINE_string(
+    "out", None, "sample: PNG, or folder with --n; plan: JSON; evaluate: file that gets a line."
+)
 
 
 def main(overrides: dict[str, str]) -> None:
@@ -113,18 +115,29 @@ def _sample(overrides: dict[str, str]) -> None:
 
 
 def _evaluate(overrides: dict[str, str]) -> None:
-    from ganjax.evaluate import compare, evaluate
+    from ganjax.evaluate import compare, evaluate, keep
+    from ganjax.parallel import mesh
 
-    if REAL.value or FAKE.value:
-        if not (REAL.value and FAKE.value):
-            raise configs.ConfigError("Give both --real and --fake, or --workdir alone.")
-        compare(REAL.value, FAKE.value, METRICS.value, SEED.value)
-        return
+    out = pathlib.Path(OUT.value) if OUT.value else None
+    if out and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise configs.ConfigError(
+            f"--out={out}: a file in a folder that is there is wanted, as --out=record.jsonl."
+        )
+    mesh.start()
     if overrides:
         raise configs.ConfigError(
             f"--config.{next(iter(overrides))} changes a run; it is measured by its own config."
         )
-    evaluate(_workdir(), METRICS.value, _checkpoint(), SAMPLES.value, SEED.value)
+    if REAL.value or FAKE.value:
+        if not (REAL.value and FAKE.value):
+            raise configs.ConfigError("Give both --real and --fake, or --workdir alone.")
+        record = compare(REAL.value, FAKE.value, METRICS.value, SEED.value)
+        if out:
+            keep(record, out)
+        return
+    record = evaluate(_workdir(), METRICS.value, _checkpoint(), SAMPLES.value, SEED.value)
+    if out:
+        keep(record, out)
 
 
 def _plan(overrides: dict[str, str]) -> None:

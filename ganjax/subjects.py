@@ -46,6 +46,10 @@ class Subject(Protocol):
         """The classes of the first pictures; None where there are no classes."""
         ...
 
+    def describe(self, place: int) -> str:
+        """What a person would call what lies there."""
+        ...
+
 
 @runtime_checkable
 class Finite(Subject, Protocol):
@@ -59,7 +63,7 @@ class Pictures:
 
     Args:
       source: of pictures.
-      transform: what happens to each; without it all must be of one size.
+      transform: what happens to each; without it all must be of one size, and come in colours.
       seed: of the order.
       threads: that read and decode.
       max_broken: broken pictures that are replaced by the next ones before it is an error.
@@ -107,6 +111,9 @@ class Pictures:
             items = pool.map(self._item, places.tolist())
             return np.array([item["label"] for item in items], np.int32)
 
+    def describe(self, place: int) -> str:
+        return f"{describe(self._source, int(self._order[place]))} of {self.name}"
+
     def _item(self, place: int) -> Item:
         for offset in range(len(self._order)):
             index = int(self._order[(place + offset) % len(self._order)])
@@ -115,7 +122,7 @@ class Pictures:
             except BrokenItem as error:
                 self._skip(index, error)
                 continue
-            return self._transform(item, _NO_DRAWS) if self._transform else item
+            return self._transform(item, _NO_DRAWS) if self._transform else _in_colours(item)
         raise ValueError(f"no picture of {self.name} can be read")
 
     def _skip(self, index: int, error: Exception) -> None:
@@ -127,6 +134,12 @@ class Pictures:
                     "or remove it."
                 ) from error
             warnings.warn(f"{describe(self._source, index)} is left out: {error}", stacklevel=2)
+
+
+def _in_colours(item: Item) -> Item:
+    """An item whose picture has three channels: folders of photographs hold grey ones, too."""
+    grey = item["image"].shape[-1] == 1
+    return item | {"image": item["image"].repeat(3, axis=-1)} if grey else item
 
 
 def _stack(name: str, images: list[np.ndarray]) -> np.ndarray:
@@ -189,6 +202,10 @@ class VideoClips:
     def asked(self, count: int) -> None:
         """Clips of a folder have no classes."""
 
+    def describe(self, place: int) -> str:
+        video = self._videos.describe(int(self._clips.videos[place]))
+        return f"{video} of {self.name}, from frame {self._clips.frames[place][0]} on"
+
     def _read(self, place: int) -> np.ndarray:
         return self._videos.read(int(self._clips.videos[place]), self._clips.frames[place])
 
@@ -213,6 +230,9 @@ class Frames:
 
     def asked(self, count: int) -> None:
         """Frames have no classes."""
+
+    def describe(self, place: int) -> str:
+        return f"frame {place % self._frames} of {self._clips.describe(place // self._frames)}"
 
 
 def of_videos(
@@ -275,6 +295,9 @@ class Samples:
         if self._labels is None:
             return np.arange(count) % self._classes
         return self._labels[:count]
+
+    def describe(self, place: int) -> str:
+        return f"sample {place} ({self.name})"
 
 
 def _local(model: generate.Model, programs: generate.Programs | None) -> generate.Model:

@@ -61,6 +61,9 @@ def test_folders_and_zips_as_they_are(tmp_path):
     pictures = subjects.of_path(tmp_path)
     (images,) = pictures.batches(range(2))
     assert images.shape == (2, 4, 4, 3) and pictures.asked(2) is None
+    assert pictures.describe(0) in {f"{name}.png of {pictures.name}" for name in (0, 1)}
+    Image.new("L", (4, 4)).save(tmp_path / "1.png")
+    assert [part.shape for part in subjects.of_path(tmp_path).batches(range(2))] == [(2, 4, 4, 3)]
     before = pictures.fingerprint
     Image.new("RGB", (5, 4)).save(tmp_path / "1.png")
     changed = subjects.of_path(tmp_path)

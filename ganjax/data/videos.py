@@ -60,6 +60,10 @@ class Videos:
                 )
         return np.stack(images)
 
+    def describe(self, video: int) -> str:
+        """Its folder."""
+        return str(pathlib.PurePosixPath(self._frames[video][0]).parent)
+
     def content(self) -> str:
         """Changes when a frame, a name or their order does; nothing is read for it."""
         lines = (f"{name} {self._tree.stamp(name)}" for names in self._frames for name in names)

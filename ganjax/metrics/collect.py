@@ -70,7 +70,11 @@ Collected = Halves | Shaped[np.ndarray, "n ..."]
 
 
 def collect(
-    features: Iterable[Features], start: int, wants: Iterable[Want], folder: pathlib.Path
+    features: Iterable[Features],
+    start: int,
+    wants: Iterable[Want],
+    folder: pathlib.Path,
+    describe: Callable[[int], str] = "sample {}".format,
 ) -> dict[Want, Collected]:
     """What is wanted, from one pass over the features of this process's share of a set.
 
@@ -82,6 +86,7 @@ def collect(
       start: place in the set of the first of them.
       wants: of which every sample of the set that they count is in some process's share.
       folder: for the rows; they live as long as it does.
+      describe: what a person would call the sample at a place in the set.
 
     Raises:
       ValueError: features that are not finite, or of two widths.
@@ -92,6 +97,14 @@ def collect(
         for want, sink in sinks.items():
             rows = batch[want.network][want.feature]
             length = len(rows)
+            finite = np.isfinite(rows.reshape(length, math.prod(rows.shape[1:]))).all(axis=1)
+            if not finite.all():
+                raise ValueError(
+                    f"{want.network} gives features that are not finite, first of "
+                    f"{describe(start + int(np.argmin(finite)))} ({np.sum(~finite)} of {length} in "
+                    "this batch). Look at it; if it is as it should be, the network's weights "
+                    "are not."
+                )
             sink.add(rows[: max(0, want.count - start)], start)
         start += length
     return {want: sink.result() for want, sink in sinks.items()}

@@ -4,6 +4,8 @@ Each process must make each of these calls, in the same order. With one process 
 Numbers travel as bytes, so that float64 arrives as it was sent.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -53,6 +55,16 @@ def gather_rows(rows: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "m ..."
         for process, count in enumerate(counts)
     ]
     return np.concatenate(parts)
+
+
+def of_first(tree: Any) -> Any:
+    """A tree of process 0's arrays and numbers, as NumPy arrays on each process."""
+
+    def sent(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        return _sent_by(0, array, array.shape, array.dtype)
+
+    return jax.tree.map(sent, tree)
 
 
 def all_agree(flag: bool) -> bool:

@@ -48,6 +48,14 @@ def test_a_share_beyond_what_a_metric_counts_adds_nothing(tmp_path):
     assert found[WANTS[2]].shape == (0, 4)
 
 
+def test_a_feature_that_is_no_number_is_named(tmp_path):
+    broken = A.copy()
+    broken[13, 1] = np.inf
+    parts = [{"net": {"a": rows}} for rows in np.split(broken, [9])]
+    with pytest.raises(ValueError, match="net gives .* not finite, first of sample 113 .1 of 14"):
+        collect(parts, 100, [Want("net", "a", 200, "rows")], tmp_path)
+
+
 def test_halves_come_back_from_their_arrays(tmp_path):
     halves = collect(batches(9), 0, WANTS[:1], tmp_path)[WANTS[0]]
     back = Halves.from_arrays(halves.to_arrays())

@@ -6,7 +6,7 @@ import pytest
 
 from ganjax.metrics.cache import cached
 from ganjax.metrics.frechet import Moments
-from ganjax.metrics.hosts import all_agree, gather_rows, merge_moments, share
+from ganjax.metrics.hosts import all_agree, gather_rows, merge_moments, of_first, share
 from tests import processes
 
 ROWS = np.random.default_rng(0).standard_normal((7, 3))
@@ -38,6 +38,9 @@ def one_of_two(folder):
     assert gather_rows(own).dtype == np.float64
     np.testing.assert_array_equal(gather_rows(own), ROWS)
     np.testing.assert_array_equal(gather_rows(own > 0), ROWS > 0)
+    first = of_first({"rows": ROWS + process, "number": process + 0.5})
+    np.testing.assert_array_equal(first["rows"], ROWS)
+    assert first["number"] == 0.5
     assert all_agree(True)
     assert not all_agree(process == 0) and not all_agree(process == 1)
     moments = merge_moments(Moments.of(own))

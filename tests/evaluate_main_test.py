@@ -1,0 +1,144 @@
+"""`--mode=evaluate --real --fake` as a person meets it: the record, the bar, every mistake."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from ganjax.pretrained import catalog
+
+# The command line with a network that needs no weights: means of three channels, and of NaN.
+STUB = """
+import sys
+import jax.numpy as jnp
+from ganjax import config, evaluate, main
+
+class Network:
+    sha256, variables = "of means", ()
+
+    def apply(self, variables, images, features):
+        means = images.astype("float32").mean(tuple(range(1, images.ndim - 1)))
+        if "nan" in sys.argv[-1]:
+            means = jnp.where(means > 200, jnp.nan, means)
+        return dict.fromkeys(features, means)
+
+evaluate.weights.find = lambda name: None
+evaluate.catalog.load = lambda name: Network()
+config.run(main.main)
+"""
+
+
+def command(*flags, stub=True):
+    start = ["-c", STUB] if stub else ["-m", "ganjax.main"]
+    return [sys.executable, *start, "--mode=evaluate", *flags]
+
+
+def environment(path):
+    return os.environ | {"XDG_CACHE_HOME": str(path / "cache"), "JAX_NUM_CPU_DEVICES": "1"}
+
+
+def refused(path, *flags, **changes):
+    """What it said; one paragraph, status 2."""
+    result = subprocess.run(
+        command(*flags, **changes), env=environment(path), capture_output=True, text=True
+    )
+    said = result.stderr
+    assert result.returncode == 2, said
+    assert said.startswith("error: ") and "Traceback" not in said, said
+    return said.removeprefix("error: ")
+
+
+def write(folder, images, suffix="png"):
+    folder.mkdir(parents=True)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{index:02}.{suffix}")
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    images = np.random.default_rng(0).integers(0, 200, (9, 4, 4, 3), np.uint8)
+    both = [write(tmp_path / name, images + high) for name, high in (("real", 0), ("fake", 9))]
+    return [f"--{folder.name}={folder}" for folder in both]
+
+
+@pytest.mark.slow
+def test_the_record_is_kept_and_a_terminal_sees_a_bar(folders, tmp_path):
+    out = tmp_path / "records.jsonl"
+    master, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    for _ in range(2):
+        result = subprocess.run(
+            command(*folders, "--metrics=fid_all", f"--out={out}"),
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            text=True,
+        )
+        assert result.returncode == 0
+    os.set_blocking(master, False)
+    bars = os.read(master, 100_000).decode()
+    assert "real pictures:" in bars and "samples:" in bars and "/9 [" in bars
+    os.close(terminal)
+    os.close(master)
+    assert result.stdout.splitlines()[1].startswith("fid_all")
+    first, second = map(json.loads, out.read_text().splitlines())
+    assert first["metrics"] == second["metrics"] and first["metrics"]["fid_all"] > 100
+    assert first["folders"] == {name: str(tmp_path / name) for name in ("real", "fake")}
+
+
+def test_an_empty_folder(folders, tmp_path):
+    (tmp_path / "empty").mkdir()
+    said = refused(tmp_path, folders[0], f"--fake={tmp_path / 'empty'}")
+    assert "empty holds no pictures (0 other files)" in said
+
+
+def test_pictures_of_two_sizes(folders, tmp_path):
+    Image.new("RGB", (5, 4)).save(tmp_path / "fake" / "99.png")
+    said = refused(tmp_path, *folders)
+    assert "(4, 4, 3) and of (4, 5, 3)" in said or "(4, 5, 3) and of (4, 4, 3)" in said
+
+
+def test_a_broken_picture(folders, tmp_path):
+    file = tmp_path / "real" / "03.png"
+    file.write_bytes(file.read_bytes()[:40])
+    said = refused(tmp_path, *folders)
+    assert "03.png of folder" in said and "is broken" in said and "mend it or remove it" in said
+
+
+def test_fewer_frames_than_a_clip(tmp_path):
+    frames = np.zeros((7, 4, 4, 3), np.uint8)
+    both = [write(tmp_path / name / "video", frames).parent for name in ("real", "fake")]
+    flags = [f"--{folder.name}={folder}" for folder in both]
+    said = refused(tmp_path, *flags, "--metrics=fvd_all_16f")
+    assert "need videos of 16 frames, but the longest of 1 has 7" in said
+
+
+def test_weights_of_another_network(folders, tmp_path, monkeypatch):
+    file = tmp_path / "weights" / "inception-2015-12-05.safetensors"
+    file.parent.mkdir()
+    metadata = {"format": catalog.FORMAT, "network": "vgg16", "sha256": "0"}
+    safetensors.numpy.save_file({"x": np.zeros(1)}, file, metadata)
+    monkeypatch.setenv("GANJAX_WEIGHTS", str(file.parent))
+    said = refused(tmp_path, *folders, stub=False)
+    assert "holds the weights of vgg16, not of inception-2015-12-05" in said
+
+
+def test_features_that_are_no_numbers(folders, tmp_path):
+    bright = tmp_path / "nan" / "bright.png"
+    bright.parent.mkdir()
+    Image.new("RGB", (4, 4), (255, 255, 255)).save(bright)
+    said = refused(tmp_path, folders[0], f"--fake={bright.parent}")
+    assert "features that are not finite, first of bright.png of folder" in said
+
+
+def test_a_place_that_cannot_be_written(folders, tmp_path):
+    said = refused(tmp_path, *folders, f"--out={tmp_path / 'nowhere' / 'record.json'}")
+    assert "a file in a folder that is there" in said
