@@ -2,14 +2,18 @@
 
 Images are upsampled by zeros between pixels, padded or cropped, filtered, and every so many pixels
 kept, in this order (the definition of StyleGAN2's `upfirdn2d`). A separable filter is applied as a
-banded matrix along each axis: on a CPU some thirty times faster than a depthwise convolution, and
-by the TPU compiler's estimate no slower up to `BANDED_LIMIT` pixels, from where on the matrices are
-mostly zeros. Its estimates for v5e, 8 images a chip, bfloat16, in 10^6 cycles with gradients:
+banded matrix along each axis. On a CPU that is some thirty times faster than a depthwise
+convolution, and by the TPU compiler's estimate it is the fastest as well, but for `LARGE` images of
+`MANY` channels that are upsampled. Its estimates for v5e, bfloat16, in 10^6 cycles with gradients:
 
-    3x3 convolution, doubling    16, 512 ch    32, 512 ch    64, 256 ch    128, 128 ch
-    transposed, banded filter          0.78          2.83          1.90         9.98
-    filter, convolution                1.04          4.03          2.68         7.08, depthwise 5.39
-    phases as channels                 2.16          6.08          2.53        16.80
+    filter, 4 images      up 128, 128 ch    up 256, 128 ch    up 512, 32 ch    down 256, 128 ch
+    banded                          1.47             11.00             5.32                1.86
+    depthwise                       2.01              8.04            24.24                5.11
+
+    3x3 up, 8 images    16, 512 ch    32, 512 ch    64, 256 ch    128, 256 to 128    128 to 64 ch
+    transposed, filter        0.78          2.83          1.90              11.07            9.98
+    filter, convolution       1.04          4.03          2.68              11.84            5.40
+    phases as channels        2.16          6.08          2.53
 """
 
 from collections.abc import Sequence
@@ -22,7 +26,8 @@ from jaxtyping import Array, Float
 
 from ganjax.layers.convolution import LAYOUT, conv2d
 
-BANDED_LIMIT = 256  # pixels along an axis, on accelerators
+LARGE = 256  # pixels along an axis of what upsampling makes
+MANY = 128  # channels
 SEPARABLE_FROM = 8  # taps; `setup_filter` makes shorter filters two-dimensional
 
 Taps = Any  # a NumPy array [k] or [kh, kw]; a traced one where it is one-dimensional
@@ -94,15 +99,13 @@ def upfirdn2d(
 
     if vertical is None:
         return depthwise(x)
-    if not _is_wide(x, max(ups)):
+    if x.shape[-1] < MANY or not _grows_large(x, max(ups)):
         return banded(x)
     return lax.platform_dependent(x, cpu=banded, default=depthwise)
 
 
-def _is_wide(x: Array, up: int) -> bool:
-    """Depthwise convolutions pay on accelerators."""
-    size = max(x.shape[1:3]) * up
-    return size > BANDED_LIMIT or (up > 1 and size == BANDED_LIMIT)
+def _grows_large(x: Array, up: int) -> bool:
+    return up > 1 and max(x.shape[1:3]) * up >= LARGE
 
 
 def upsample2d(
@@ -177,7 +180,8 @@ def conv2d_resample(
         return upfirdn2d(x, taps, up=up, padding=pads, flip=flip, gain=float(up**2))
     phased = plain and _separate(taps)[0] is not None
     if up == 2 and down == 1 and phased:
-        accelerated = _filter_first if _is_wide(x, up) else _up
+        few = kernel.shape[-1] < MANY and _grows_large(x, up)
+        accelerated = _filter_first if few else _up
         return lax.platform_dependent(
             x,
             kernel,
@@ -209,7 +213,7 @@ def _up(x, kernel, taps, up, pads, groups, flip):
 
 
 def _filter_first(x, kernel, taps, up, pads, groups, flip):
-    """As `_up`, in the plain order: cheaper where there are many pixels of few channels."""
+    """As `_up`, in the plain order: cheaper where it makes many pixels of few channels."""
     x = upfirdn2d(x, taps, up=up, padding=pads, flip=flip, gain=float(up**2))
     return _correlate(x, kernel, _padding(0), groups)
 

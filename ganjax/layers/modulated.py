@@ -36,11 +36,14 @@ def modulated_conv2d(
     """
     # NOTE: the official half-precision path also rescales weights and styles, lest float16
     # overflows; bfloat16 has the range of float32.
-    y = operation(x * styles[:, None, None, :].astype(x.dtype), kernel)
-    if demodulate:
-        scale = demodulation(kernel, styles)
-        y = y * scale[:, None, None, :].astype(y.dtype)
-    return y
+    y = operation(_scaled(x, styles), kernel)
+    return _scaled(y, demodulation(kernel, styles)) if demodulate else y
+
+
+def _scaled(x: Array, scale: Array) -> Array:
+    """`x` with its channels scaled, in its own dtype."""
+    # Multiplied wide, so that the scale's gradient, a sum over all pixels, is wide, too.
+    return (x * scale[:, None, None, :]).astype(x.dtype)
 
 
 def demodulation(

@@ -82,7 +82,7 @@ def test_fewer_pixels_than_taps_are_an_error():
 @pytest.mark.parametrize("up, down", [(2, 1), (1, 2)])
 def test_phases_equal_transposed_and_strided_convolutions(monkeypatch, size, up, down, limit):
     """What a CPU runs equals what accelerators run, by the size of the images."""
-    monkeypatch.setattr(filtering, "BANDED_LIMIT", limit)
+    monkeypatch.setattr(filtering, "LARGE", limit)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 6, 4, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(size, size, 3, 5)), jnp.float32)
