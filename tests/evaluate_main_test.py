@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 import termios
@@ -92,6 +93,31 @@ def test_the_record_is_kept_and_a_terminal_sees_a_bar(folders, tmp_path):
     first, second = map(json.loads, out.read_text().splitlines())
     assert first["metrics"] == second["metrics"] and first["metrics"]["fid_all"] > 100
     assert first["folders"] == {name: str(tmp_path / name) for name in ("real", "fake")}
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_pictures_and_one_speaks(folders, tmp_path):
+    out = tmp_path / "records.jsonl"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    started = [
+        subprocess.Popen(
+            command(*folders, f"--out={out}"),
+            env=environment(tmp_path)
+            | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+            | {"JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert ["fid_all" in output for output, _ in said] == [True, False]
+    (record,) = map(json.loads, out.read_text().splitlines())
+    assert record["device"] == "2 x cpu" and record["real"] == {"fid_all": 9}
 
 
 def test_an_empty_folder(folders, tmp_path):
