@@ -250,7 +250,7 @@ def discriminator(case: Case) -> Found:
     intermediates = mutated.pop("intermediates")
     found = {"out/logits": logits[:, None], "grad/x": to_nchw(dx)}
     found |= prefixed("out/", features(intermediates))
-    found |= prefixed("out/", with_weights(module, False, intermediates))
+    found |= prefixed("out/", with_weights(module, "stored", intermediates))
     found |= prefixed("grad/", official.to_official({"params": gradient}, module))
     return found | prefixed("out/state_after/", official.to_official(mutated, module))
 
