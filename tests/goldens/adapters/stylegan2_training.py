@@ -200,6 +200,8 @@ def loss(case: Case) -> Found:
                 found[f"out/{phase}/w_avg_after"] = averages["mapping"]["w_avg"]
             if name == "g/path":
                 found[f"out/{phase}/pl_mean_after"] = path.mean = mean
+        if total is None:  # a regulariser of weight 0 plays nothing
+            continue
         letter = phase[0].lower()
         gain = case.call["gain"].get(phase, 1)
         total = jax.tree.map(lambda leaf, gain=gain: leaf * gain, total)
