@@ -30,6 +30,7 @@ from ganjax.metrics import protocols
 from ganjax.metrics.cache import cached
 from ganjax.metrics.classifier import train_classifier
 from ganjax.metrics.collect import Collected, Halves, Networks, Want, collect
+from ganjax.metrics.features import BATCH
 from ganjax.metrics.hosts import of_first, share
 from ganjax.metrics.measures import MEASURES, Measured, Result
 from ganjax.metrics.protocols import CLASSIFIER, Protocol
@@ -402,7 +403,11 @@ class _Bench:
                     yield batch
                     bar.update(len(batch))
 
-            features = Networks(networks)(batches())
+            # A clip is as much as its frames: 64 clips of 128 would not fit anywhere.
+            frames = max(
+                p.clip[0] if p.clip and not _sees_frames(p) else 1 for p in self._protocols
+            )
+            features = Networks(networks, max(1, BATCH // frames))(batches())
             return collect(features, places.start, wants, folder, subject.describe)
 
 
