@@ -107,13 +107,14 @@ def evaluate(
 
 def compare(
     real: str | pathlib.Path,
-    fake: str | pathlib.Path,
+    fake: str | pathlib.Path | None,
     metrics: Sequence[str],
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measures the pictures of one folder or zip against those of another, and prints a table.
 
     Args:
+      fake: None for metrics of real samples alone.
       metrics: names of protocols that take no classifier.
       seed: of the order of the pictures.
 
@@ -129,20 +130,21 @@ def compare(
     for protocol in chosen:
         if protocol.network == CLASSIFIER:
             raise ValueError(f"{protocol.name} measures runs on built-in data, not folders.")
+        if fake is None and protocol.fakes != 0:
+            raise ValueError(f"{protocol.name} compares two folders: give --fake as well.")
     records = []
     for clip, frames in dict.fromkeys((p.clip, _sees_frames(p)) for p in chosen):
         group = [p for p in chosen if (p.clip, _sees_frames(p)) == (clip, frames)]
-        reals, fakes = (
-            _pictures(path, group, real=which == 0, seed=seed)
-            for which, path in enumerate((real, fake))
-        )
+        reals = _pictures(real, group, real=True, seed=seed)
+        fakes = reals if fake is None else _pictures(fake, group, real=False, seed=seed)
         began = time.monotonic()
         bench = _Bench(reals, group, seed)
         results = bench.measure(fakes, group, available=len(fakes))
         found = bench.record(results, time.monotonic() - began)
-        records.append(found | {"fake": {p.name: fakes.fingerprint for p in group}})
+        seen = {p.name: fakes.fingerprint for p in group if p.fakes != 0}
+        records.append(found | {"fake": seen})
     record = functools.reduce(_merged, records)
-    record["folders"] = {"real": str(real), "fake": str(fake)}
+    record["folders"] = {"real": str(real)} | ({"fake": str(fake)} if fake else {})
     if jax.process_index() == 0:
         print(table(record))
     return record
@@ -285,12 +287,13 @@ class _Bench:
         wants = {protocol: _want(protocol, _fakes(protocol, available)) for protocol in chosen}
         reals = self._real
         with tempfile.TemporaryDirectory(prefix="ganjax-features-") as folder:
-            found = self._collect(fakes, wants.values(), pathlib.Path(folder), "samples")
+            wanted = [want for want in wants.values() if want.count]
+            found = self._collect(fakes, wanted, pathlib.Path(folder), "samples") if wanted else {}
             return {
                 protocol: MEASURES[protocol.measure].compute(
                     Measured(
                         real=reals.get(_want(protocol, self._count(protocol))),
-                        fake=found[want],
+                        fake=found.get(want),
                         asked=fakes.asked(want.count),
                         known=self._networks[protocol.network].known,
                     ),
@@ -324,6 +327,10 @@ class _Bench:
     def _count(self, protocol: Protocol) -> int:
         """Real pictures of a protocol: NVIDIA's and StyleGAN-V's, too, take what there is."""
         there = len(self._reals)
+        if protocol.fakes == 0 and there < (protocol.reals or 0):
+            raise ValueError(
+                f"{protocol.name} is of {protocol.reals} real samples, and there are {there}."
+            )
         return there if protocol.reals is None else min(there, protocol.reals * _frames(protocol))
 
     @functools.cached_property
@@ -444,6 +451,10 @@ def _arrays(collected: Collected) -> dict[str, np.ndarray]:
     return collected.to_arrays() if isinstance(collected, Halves) else {"rows": collected}
 
 
+def _number(samples: int | None) -> str:
+    return "all" if samples is None else f"{samples or ''}"
+
+
 def cache_folder() -> pathlib.Path:
     """Where statistics of real sets are kept: ``$XDG_CACHE_HOME/ganjax/statistics``."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -463,7 +474,7 @@ def table(record: dict[str, Any]) -> str:
                 f"{value:.4g}" + (f" +- {spread:.2g}" if spread is not None else ""),
                 "" if reference is None else f"{reference:.4g}",
                 what,
-                f"{record['protocols'][of]['fakes'] or 'all'}",
+                _number(record["protocols"][of]["fakes"]),
                 f"{record['real'][of] or ''}",
             )
         )

@@ -129,8 +129,11 @@ def _evaluate(overrides: dict[str, str]) -> None:
             f"--config.{next(iter(overrides))} changes a run; it is measured by its own config."
         )
     if REAL.value or FAKE.value:
-        if not (REAL.value and FAKE.value):
-            raise configs.ConfigError("Give both --real and --fake, or --workdir alone.")
+        if not REAL.value:
+            raise configs.ConfigError("Give --real as well: what --fake is compared with.")
+        for flag in (WORKDIR, SAMPLES, CHECKPOINT):
+            if flag.value is not None:
+                raise configs.ConfigError(f"--{flag.name} is of a run, --real is of a folder.")
         record = compare(REAL.value, FAKE.value, METRICS.value, SEED.value)
         if out:
             keep(record, out)

@@ -159,6 +159,22 @@ def test_two_folders_are_compared_and_the_real_one_is_remembered(folders, capsys
     assert changed["metrics"]["fid_all"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_real_pictures_alone_have_a_reference(folders, monkeypatch):
+    path, _, _ = folders
+    one = dataclasses.replace(BY_NAME["reference_fid10k"], reals=20)
+    monkeypatch.setitem(BY_NAME, "reference_fid10k", one)
+    record = evaluation.compare(path / "real", None, ["reference_fid10k"])
+    whole = evaluation.compare(path / "real", path / "fake", ["fid_all"])
+    assert record["real"] == {"reference_fid10k": 20} and record["fake"] == {}
+    # Of fewer pictures than the halves of all.
+    assert record["metrics"]["reference_fid10k"] > whole["references"]["fid_all"]["real_real"]
+    with pytest.raises(ValueError, match="fid_all compares two folders: give --fake"):
+        evaluation.compare(path / "real", None, ["fid_all"])
+    monkeypatch.setitem(BY_NAME, "reference_fid10k", dataclasses.replace(one, reals=31))
+    with pytest.raises(ValueError, match="is of 31 real samples, and there are 30"):
+        evaluation.compare(path / "real", None, ["reference_fid10k"])
+
+
 def test_too_few_pictures_and_metrics_of_runs_are_named(folders):
     path, _, _ = folders
     with pytest.raises(ValueError, match="fid10k is of 10000 samples, and there are 21"):

@@ -20,7 +20,7 @@ class Measured:
 
     Attributes:
       real: of the feature, in the measure's form; None for measures of samples alone.
-      fake: of the feature, in the measure's form.
+      fake: of the feature, in the measure's form; None for measures of real samples alone.
       asked: the class that was asked of each fake, where they have classes.
       known: what a measure's reference is, if it is not in the features: the classifier's accuracy
         on real samples that it has not seen.
@@ -69,6 +69,11 @@ def _frechet(measured: Measured, *, ddof: int) -> Result:
     return Result({"": value}, reference={"real_real": distance(real.even, real.odd, ddof)})
 
 
+def _reference(measured: Measured, *, ddof: int) -> Result:
+    """What a perfect generator would get: the distance of two disjoint sets of real samples."""
+    return Result({"": distance(measured.real.even, measured.real.odd, ddof)})
+
+
 def _kid(measured: Measured, **options: Any) -> Result:
     found = kid(measured.fake, measured.real, **options)
     return Result({"": found.mean}, found.std)
@@ -102,6 +107,7 @@ def _accuracy(measured: Measured) -> Result:
 
 MEASURES = {
     "frechet": Measure("moments", "less", _frechet),
+    "reference": Measure("moments", "less", _reference),
     "kid": Measure("rows", "less", _kid),
     "inception_score": Measure("rows", "more", _inception_score),
     "video_inception_score": Measure("rows", "more", _video_inception_score),

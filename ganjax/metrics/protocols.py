@@ -32,7 +32,7 @@ class Protocol:
       network: of `pretrained.catalog`, or `CLASSIFIER`.
       feature: of the network.
       reals: how many real samples, the first of the set's order; None: all; 0: none.
-      fakes: how many samples; None: all of a folder.
+      fakes: how many samples; None: all of a folder; 0: none, the metric is of real samples alone.
       labels: of samples of a class-conditional model: "even" goes round the classes, "data" takes
         those of real samples at random.
       options: of the measure.
@@ -67,6 +67,8 @@ TABLE = tuple(Protocol(*row) for row in (
     ("fid50k", "frechet", INCEPTION, "2048", ALL, 50_000, "even", BY_N_LESS_1, "BigGAN, TTUR"),
     ("fid10k", "frechet", INCEPTION, "2048", ALL, 10_000, "even", BY_N_LESS_1, "as fid50k"),
     ("fid_all", "frechet", INCEPTION, "2048", ALL, ALL, "even", BY_N_LESS_1, "two folders"),
+    ("reference_fid10k", "reference", INCEPTION, "2048", 20_000, 0, "even", BY_N_LESS_1,
+     "Aurora: two sets of 10,000"),
     ("fid30k_coco", "frechet", INCEPTION, "2048", 30_000, 30_000, "even", BY_N_LESS_1,
      "XMC-GAN, Aurora"),
     ("sfid50k", "frechet", INCEPTION, "spatial", ALL, 50_000, "even", BY_N_LESS_1,
@@ -121,18 +123,11 @@ def table() -> str:
     """All protocols, for people."""
     rows = [("metric", "measure", "network", "feature", "real", "samples", "labels", "as in")]
     for p in TABLE:
-        real = "all" if p.reals is None else f"{p.reals or '-'}"
-        rows.append(
-            (
-                p.name,
-                p.measure,
-                p.network,
-                p.feature,
-                real,
-                f"{p.fakes or 'all'}",
-                p.labels,
-                p.source,
-            )
-        )
+        counts = _count(p.reals), _count(p.fakes)
+        rows.append((p.name, p.measure, p.network, p.feature, *counts, p.labels, p.source))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _count(samples: int | None) -> str:
+    return "all" if samples is None else f"{samples or '-'}"

@@ -13,7 +13,8 @@ def test_every_protocol_can_be_carried_out():
         assert protocol.measure in MEASURES
         if protocol.network != protocols.CLASSIFIER:
             assert protocol.feature in KINDS[protocol.network].features, protocol.name
-        assert protocol.fakes is None or protocol.fakes > 1
+        assert protocol.fakes is None or protocol.fakes != 1
+        assert protocol.fakes != 0 or protocol.reals
 
 
 def test_the_table_has_a_line_for_each():
