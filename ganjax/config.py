@@ -40,6 +40,10 @@ RESUMABLE = (
 )
 
 
+# Numbers that may be None: rules that can be turned off.
+OPTIONAL = ("watch.min_*", "watch.max_*")
+
+
 class ConfigError(ValueError):
     """A mistake in a config or on the command line; its message is all that a person needs."""
 
@@ -246,8 +250,8 @@ def load(path: str) -> ConfigDict:
 def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
     """A locked copy with fields replaced by texts from the command line.
 
-    A text is read as its field's type. A field that is None takes any literal; a resolution takes
-    one number or ``(height, width)``.
+    A text is read as its field's type. A field that is None takes any literal, as one of `OPTIONAL`
+    takes None; a resolution takes one number or ``(height, width)``.
 
     Raises:
       ConfigError: an unknown field, or a text that is not of its type.
@@ -271,10 +275,13 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
 def _read(name: str, text: str, current: Any) -> Any:
     """The value of a text for a field that is ``current`` now."""
     kind = "resolution" if name.endswith("resolution") else type(current)
+    optional = any(fnmatch.fnmatch(name, pattern) for pattern in OPTIONAL)
+    if optional and text == "None":
+        return None
     try:
         return _READERS[kind](text)
     except (ValueError, SyntaxError, KeyError):
-        wanted = _WANTED[kind]
+        wanted = _WANTED[kind] + (" or None" if optional else "")
         raise ConfigError(
             f"--config.{name}={text}: {name} is {wanted} (here {current!r}), and {text!r} is not."
         ) from None
@@ -326,7 +333,7 @@ _WANTED: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
     float: "a number",
-    tuple: 'a tuple, like "(32, 64)"',
+    tuple: "a tuple, like \"(32, 64)\" or \"('fid50k', 'kid50k')\"",
     "resolution": 'pixels, one number or "(height, width)"',
 }
 

@@ -83,7 +83,12 @@ class Model:
         Args:
           classes: gone round in this order; empty for all.
           truncation: threshold for resampling latents.
+
+        Raises:
+          ValueError: fewer than one image.
         """
+        if n < 1:
+            raise ValueError(f"{n} images; set n (--n) to 1 or more.")
         request = Request(tuple(classes), truncation)
         return np.concatenate(list(self.batches(np.arange(n), seed, request)))
 

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from ganjax import checkpoint, evaluate, generate
 from ganjax.adversarial.phases import due
 from ganjax.collapse import Watch
+from ganjax.config import ConfigError
 from ganjax.data.pipeline import Stream
 from ganjax.data.sources import Source, fit_classes, open_source, read_options
 from ganjax.data.transforms import Transform
@@ -60,7 +61,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
                 except CollapseError as error:
                     run.checkpoints.wait()
                     raise CollapseError(f"{error} {_kept(run.workdir)}") from error
-            run.log.status(_next(run.workdir))
+            run.log.status(_next(run.workdir, config.data.source))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -86,6 +87,11 @@ class Run:
         self, config: ConfigDict, workdir: str | pathlib.Path, stack: contextlib.ExitStack
     ):
         # What can be wrong is found before anything compiles: data, workdir, mesh, batch, rules.
+        if config.train.images < 1:
+            raise ConfigError(
+                f"config.train.images={config.train.images}: how many real images D sees until the "
+                "run ends; at least 1 is wanted."
+            )
         options = read_options(config.data)
         self._source = source = open_source(config.data)
         if "classes" in config.data:
@@ -188,6 +194,9 @@ class Run:
             self._compiled[names] = _compile(self._program, names, self.log)
             self._progress.restart_clock()
         self._state, metrics = self._compiled[names](self._state, {"real": batch}, self._key)
+        # At most one step is under way while the next is sent off: rate, time left and SIGTERM are
+        # of what was done, not of what waits.
+        jax.block_until_ready(self._pending[-1:])
         self._pending.append(metrics)
         self.images += self._program.items
         self._progress.update(self.images)
@@ -316,10 +325,11 @@ def _kept(workdir: pathlib.Path) -> str:
     )
 
 
-def _next(workdir: pathlib.Path) -> str:
+def _next(workdir: pathlib.Path, source: str) -> str:
+    metrics = "" if evaluate.metric_names(source) else " --metrics=fid50k_full"
     return (
         f"Pictures: {workdir}/samples, numbers: {workdir}/metrics.jsonl (tensorboard --logdir "
         f"{workdir}).\n  sample:   python -m ganjax.main --mode=sample --workdir={workdir}\n"
-        f"  evaluate: python -m ganjax.main --mode=evaluate --workdir={workdir}\n"
+        f"  evaluate: python -m ganjax.main --mode=evaluate --workdir={workdir}{metrics}\n"
         f"  resume:   the same command again, or a longer run: --config.train.images=..."
     )

@@ -179,6 +179,17 @@ def test_override_reads_the_type_of_the_field(name, text, value):
     assert changed.is_locked
 
 
+def test_a_rule_of_the_watch_is_turned_off_by_none():
+    config = ConfigDict({"watch": {"min_diversity": 0.05, "patience": 3}})
+    off = configs.override(config, {"watch.min_diversity": "None"})
+    assert off.watch.min_diversity is None
+    assert configs.override(off, {"watch.min_diversity": "0.1"}).watch.min_diversity == 0.1
+    with pytest.raises(ConfigError, match="a number or None"):
+        configs.override(config, {"watch.min_diversity": "off"})
+    with pytest.raises(ConfigError, match="an integer"):
+        configs.override(config, {"watch.patience": "None"})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -192,6 +203,7 @@ def test_override_reads_the_type_of_the_field(name, text, value):
         ("train.images", "abc", ["train.images is an integer (here 1000)", "'abc'"]),
         ("train.images", "1.5", ["is an integer"]),
         ("train.images", "inf", ["is an integer"]),
+        ("train.images", "None", ["is an integer"]),
         ("train.images", "", ["is an integer"]),
         ("optimizer.lr", "x", ["is a number"]),
         ("optimizer.nesterov", "maybe", ["is true or false"]),

@@ -124,10 +124,33 @@ def test_a_sample_depends_on_its_number_alone(finished):
         images[:5], model.sample(5, seed=3, classes=(1, 2), truncation=0.5)
     )
     assert (images != model.sample(12, seed=4, classes=(1, 2), truncation=0.5)).any()
+    with pytest.raises(ValueError, match="-2 images; set n"):
+        model.sample(-2)
 
 
 def test_a_batch_that_does_not_divide_is_an_error_before_anything_is_compiled(tmp_path):
     config = tiny().copy_and_resolve_references().unlock()
     config.train.batch = 12
     with pytest.raises(ValueError, match="12.*multiple of 8"):
+        train(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("train.images", 0, "config.train.images=0: .* at least 1"),
+        ("train.d_steps", 0, "train.d_steps=0; set it to 1 or more"),
+        ("train.g_microbatches", 0, "train.g_microbatches=0; set it to 1 or more"),
+        ("optimizer.g_lr", -1.0, "learning rate of -1"),
+        ("optimizer.g_lr", float("nan"), "learning rate of nan"),
+        ("optimizer.b1", 1.0, "b1=1, "),
+        ("ema.decay", 2.0, "decay 2; set"),
+    ],
+)
+def test_a_value_that_cannot_be_is_an_error_before_anything_is_compiled(
+    name, value, message, tmp_path
+):
+    config = tiny().copy_and_resolve_references().unlock()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(ValueError, match=message):
         train(config, tmp_path)

@@ -1,6 +1,7 @@
 """What a training run is made of: the players, the averaged generator, and two counters."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -87,7 +88,13 @@ class Ema:
 
 
 def constant_decay(decay: float, start_step: int = 0) -> Callable[[Array, Array], Array]:
-    """BigGAN's: a plain copy before ``start_step``, then a constant decay per step."""
+    """BigGAN's: a plain copy before ``start_step``, then a constant decay per step.
+
+    Raises:
+      ValueError: a decay outside [0, 1].
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"An average with decay {decay:g}; set it to a number from 0 to 1.")
 
     def at(step: Array, items: Array) -> Array:
         del items
@@ -103,7 +110,15 @@ def adam(
 
     ``learning_rate * r`` and ``betas ** r`` with ``r = lazy / (lazy + 1)`` (StyleGAN2, appendix B);
     ``lazy=0`` is Adam as it stands.
+
+    Raises:
+      ValueError: a learning rate that is negative or no number, or a beta outside [0, 1).
     """
+    if not (0 <= learning_rate < math.inf and 0 <= b1 < 1 and 0 <= b2 < 1):
+        raise ValueError(
+            f"Adam with a learning rate of {learning_rate:g}, b1={b1:g}, b2={b2:g}: set the rate "
+            "to 0 or more, b1 and b2 to at least 0 and less than 1."
+        )
     r = lazy / (lazy + 1) if lazy else 1.0
     return optax.adam(learning_rate * r, b1=b1**r, b2=b2**r, eps=eps)
 

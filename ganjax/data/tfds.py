@@ -22,7 +22,8 @@ class Tfds:
 
     Raises:
       FileNotFoundError: not prepared there as ArrayRecord; says how it is.
-      ImportError: the package tensorflow-datasets is missing; says how to install it.
+      ImportError: the package tensorflow-datasets is missing; says how to install it, and how to
+        prepare the data set.
       ValueError: an unknown name or split, or a data set without pictures.
     """
 
@@ -32,7 +33,8 @@ class Tfds:
         except ImportError as error:
             raise ImportError(
                 f"The source tfds needs the package tensorflow-datasets ({error}). Install it: "
-                "pip install tensorflow-datasets"
+                f"pip install tensorflow-datasets\nIs {name} not there yet? "
+                f"{_how_to_prepare(name, folder)}"
             ) from error
         self._args = (name, split, folder)
         self.name = f"tfds {name} {split}"

@@ -138,7 +138,7 @@ def test_an_unknown_name_or_split_is_an_error(folder):
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match="pip install tensorflow-datasets"):
+    with pytest.raises(ImportError, match="pip install tensorflow-datasets(.|\n)*tfds build"):
         Tfds("mnist")
 
 

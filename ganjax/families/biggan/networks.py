@@ -58,6 +58,12 @@ def _table(table: dict[int, Any], resolution: int) -> Any:
     return table[resolution]
 
 
+def _check_counts(module: nn.Module, *fields: str) -> None:
+    for name in fields:
+        if getattr(module, name) < 1:
+            raise ValueError(f"{name}={getattr(module, name)}; set {name} to 1 or more")
+
+
 def _initializer(name: str) -> initializers.Initializer:
     if name not in INITIALIZERS:
         raise ValueError(
@@ -109,6 +115,7 @@ class _Generator(nn.Module):
     dtype: Any = None
 
     def setup(self) -> None:
+        _check_counts(self, "channels", "latent_dim")
         widths = [self.channels * width for width in _table(GENERATOR_WIDTHS, self.resolution)]
         if self.hierarchical and not self.shared_dim:
             raise ValueError(
@@ -259,6 +266,7 @@ class _Discriminator(nn.Module):
     dtype: Any = None
 
     def setup(self) -> None:
+        _check_counts(self, "channels")
         widths = _table(DISCRIMINATOR_WIDTHS, self.resolution)
         init = _initializer(self.initializer)
         conv = functools.partial(self.conv, kernel_init=init, eps=self.sn_eps, dtype=self.dtype)

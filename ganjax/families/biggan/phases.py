@@ -135,9 +135,13 @@ def phases(
       batch: samples an optimizer step sees, real and fake each, over all devices.
 
     Raises:
-      ValueError: ``batch`` is no multiple of a number of microbatches.
+      ValueError: a count below 1, or ``batch`` is no multiple of a number of microbatches.
     """
-    for name, count in (("d_microbatches", d_microbatches), ("g_microbatches", g_microbatches)):
+    microbatches = {"d_microbatches": d_microbatches, "g_microbatches": g_microbatches}
+    for name, count in ({"d_steps": d_steps} | microbatches).items():
+        if count < 1:
+            raise ValueError(f"train.{name}={count}; set it to 1 or more.")
+    for name, count in microbatches.items():
         if batch % count:
             raise ValueError(
                 f"train.batch={batch} is no multiple of train.{name}={count}. Set train.batch to "

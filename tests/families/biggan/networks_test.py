@@ -142,6 +142,8 @@ def test_bfloat16_stays_close_and_keeps_float32_state(generator, discriminator):
     [
         (dict(resolution=48), "resolution=48"),
         (dict(latent_dim=9), "latent_dim=9.*multiple of 4.*such as 8"),
+        (dict(latent_dim=0), "latent_dim=0; set"),
+        (dict(channels=0), "channels=0; set"),
         (dict(shared_dim=0), "hierarchical=False"),
         (dict(initializer="ortho"), "initializer='ortho'.*orthogonal"),
     ],
