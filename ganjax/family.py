@@ -49,6 +49,12 @@ class Request:
     names: tuple[str, ...] = ()
     rows: int = 8
 
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise ValueError(
+                f"A sheet of {self.rows} rows; set --rows (config.log.grid_rows) to 1 or more."
+            )
+
 
 Sample = Callable[[Any], Any]  # draws -> images [n, h, w, c] in [-1, 1]
 

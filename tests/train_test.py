@@ -145,6 +145,7 @@ def test_a_batch_that_does_not_divide_is_an_error_before_anything_is_compiled(tm
         ("optimizer.g_lr", float("nan"), "learning rate of nan"),
         ("optimizer.b1", 1.0, "b1=1, "),
         ("ema.decay", 2.0, "decay 2; set"),
+        ("log.grid_rows", 0, "A sheet of 0 rows; set"),
     ],
 )
 def test_a_value_that_cannot_be_is_an_error_before_anything_is_compiled(

@@ -18,8 +18,8 @@ from absl import logging
 from jax.sharding import NamedSharding, SingleDeviceSharding
 from jaxtyping import Int
 
-from ganjax.data.sources import Source, describe, open_source, read_options
-from ganjax.data.transforms import BrokenItem, Item, Transform
+from ganjax.data.sources import Source, describe
+from ganjax.data.transforms import BrokenItem, Item
 
 # Items that one task of the reading threads decodes.
 _CHUNK = 16
@@ -134,29 +134,6 @@ class Stream:
             return local[:, :, first : first + stop - start]
 
         return jax.make_array_from_callback((times, micro, n, *item), sharding, shard)
-
-
-def open_stream(
-    config: Any,
-    *,
-    shape: Sequence[int],
-    seed: int,
-    sharding: NamedSharding | None = None,
-    start_items: int = 0,
-) -> Stream:
-    """The stream that ``config.data`` describes; see `sources.open_source` and `Stream`."""
-    options = read_options(config)
-    return Stream(
-        open_source(config),
-        Transform(options.resolution, options.channels, options.flip),
-        shape=shape,
-        seed=seed,
-        sharding=sharding,
-        start_items=start_items,
-        threads=options.threads,
-        prefetch=options.prefetch,
-        max_broken=options.max_broken,
-    )
 
 
 def _local_rows(shape: tuple[int, ...], sharding: NamedSharding | None) -> Int[np.ndarray, "rows"]:
