@@ -182,9 +182,14 @@ def keep(record: dict[str, Any], file: str | pathlib.Path) -> None:
 
 def rank(record: dict[str, Any]) -> float:
     """How a record's first metric ranks its model; less is better."""
-    name, protocol = next(iter(record["protocols"].items()))
-    value = next(v for n, v in record["metrics"].items() if n.startswith(name))
-    return value if MEASURES[protocol["measure"]].better == "less" else -value
+    name, value = next(iter(record["metrics"].items()))
+    measure = record["protocols"][_protocol_of(name, record)]["measure"]
+    return value if MEASURES[measure].better == "less" else -value
+
+
+def _protocol_of(name: str, record: dict[str, Any]) -> str:
+    """The protocol of a value: fid50k_full of fid50k_full, pr50k3 of pr50k3_recall."""
+    return name if name in record["protocols"] else name.rpartition("_")[0]
 
 
 class Evaluation:
@@ -465,7 +470,7 @@ def table(record: dict[str, Any]) -> str:
     """A record as aligned text."""
     rows = [("metric", "value", "reference", "", "samples", "real")]
     for name, value in record["metrics"].items():
-        of = next(p for p in record["protocols"] if name.startswith(p))
+        of = _protocol_of(name, record)
         spread = record["spread"].get(of)
         what, reference = next(iter(record["references"][of].items()), ("", None))
         rows.append(

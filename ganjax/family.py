@@ -57,6 +57,7 @@ class Request:
 
 
 Sample = Callable[[Any], Any]  # draws -> images [n, h, w, c] in [-1, 1]
+Bind = Callable[[float | None], Sample]  # truncation -> the sampler that is ready for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,9 @@ class Family:
       draws: ``draws(key, indices, request) -> draws``: the random numbers and conditions of the
         samples ``indices`` (Int[n]). Sample i is a pure function of ``(key, i, request)``.
       sample: ``sample(variables, draws) -> Float[n, h, w, c]`` in [-1, 1], pure, to be jitted.
-      sheets: the family's pictures, by name: ``sheet(sample, key, request) -> Sheet``, where
-        ``sample`` is the one above with its variables bound. Training shows ``grid``.
+      sheets: the family's pictures, by name: ``sheet(bind, key, request) -> Sheet``, where
+        ``bind(truncation)`` is ``sample`` with variables that are ready for it. Training shows
+        ``grid``.
       ready: ``ready(variables, key, request) -> variables``: once before sampling; BigGAN gathers
         standing statistics there.
       rules: where parameters live on the mesh; the default replicates.
@@ -89,7 +91,7 @@ class Family:
     item: Mapping[str, jax.ShapeDtypeStruct]
     draws: Callable[[Any, Any, Request], Any]
     sample: Callable[[Any, Any], Any]
-    sheets: Mapping[str, Callable[[Sample, Any, Request], Sheet]]
+    sheets: Mapping[str, Callable[[Bind, Any, Request], Sheet]]
     ready: Callable[[Any, Any, Request], Any] = lambda variables, key, request: variables
     rules: tuple[Rule, ...] = ()
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -4,6 +4,7 @@ model = ganjax.generate.load("runs/biggan-digits")
 images = model.sample(16, classes=(3,), truncation=0.5)   # uint8 [16, 32, 32, 1]
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -115,7 +116,11 @@ class Model:
                 f"There is no sheet {name!r}; {self.config.family} has {list(self.family.sheets)}."
             )
         key = jax.random.key(seed)
-        return self.family.sheets[name](self.bind(seed, request), key, request)
+
+        def bind(truncation: float | None) -> Any:
+            return self.bind(seed, dataclasses.replace(request, truncation=truncation))
+
+        return self.family.sheets[name](bind, key, request)
 
     @staticmethod
     def draw(sheet: Sheet) -> UInt8[np.ndarray, "height width 3"]:

@@ -97,7 +97,7 @@ def _sample(overrides: dict[str, str]) -> None:
     model = generate.load(workdir, _checkpoint())
     classes = _classes(model.config.data.get("classes"))
     if N.value:
-        folder = pathlib.Path(OUT.value or workdir / "samples" / f"seed{SEED.value}")
+        folder = pathlib.Path(OUT.value or workdir / "samples" / _sample_name("images", model.step))
         folder.mkdir(parents=True, exist_ok=True)
         images = model.sample(
             N.value, seed=SEED.value, classes=classes, truncation=TRUNCATION.value
@@ -108,10 +108,19 @@ def _sample(overrides: dict[str, str]) -> None:
         return
     request = Request(classes, TRUNCATION.value, rows=ROWS.value)
     sheet = model.sheet(SHEET.value, seed=SEED.value, request=request)
-    path = pathlib.Path(OUT.value or workdir / "samples" / f"{SHEET.value}-seed{SEED.value}.png")
+    name = f"{_sample_name(SHEET.value, model.step)}.png"
+    path = pathlib.Path(OUT.value or workdir / "samples" / name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, model.draw(sheet))
     print(path)
+
+
+def _sample_name(what: str, step: int) -> str:
+    """Pictures of other weights, seeds or wishes have other names."""
+    name = f"{what}-step{step}-seed{SEED.value}"
+    if TRUNCATION.value is not None:
+        name += f"-truncation{TRUNCATION.value:g}"
+    return name + (f"-classes{'_'.join(CLASSES.value)}" if CLASSES.value else "")
 
 
 def _evaluate(overrides: dict[str, str]) -> None:

@@ -223,7 +223,9 @@ class Run:
         def sample(draws):
             return self._samplers.sample(average, draws)
 
-        sheet = self._family.sheets["grid"](sample, jax.random.key(SHOWN_SEED), self._request)
+        sheet = self._family.sheets["grid"](
+            lambda truncation: sample, jax.random.key(SHOWN_SEED), self._request
+        )
         path = self.log.grid(
             "grid",
             self.images,

@@ -98,7 +98,7 @@ def class_grid(
 
 
 def truncation_sheet(
-    sample: Sample,
+    bind: Callable[[float], Sample],
     key: Key,
     classes: Sequence[int],
     rows: int,
@@ -112,15 +112,18 @@ def truncation_sheet(
 
     The same items throughout: image (row, column) of one block is that of another with its
     latent squeezed, so that a column read downwards shows variety turn into typicality.
+
+    Args:
+      bind: the sampler at a threshold, whose statistics may depend on it.
     """
     columns = len(classes)
-    z = jnp.concatenate(
-        [truncation.latents(key, 0, rows * columns, latent_dim, t) for t in thresholds]
-    )
-    labels = np.tile(np.asarray(classes, np.int32), rows * len(thresholds))
+    labels = np.tile(np.asarray(classes, np.int32), rows)
+    blocks = [
+        in_chunks(bind(t), truncation.latents(key, 0, len(labels), latent_dim, t), labels, chunk)
+        for t in thresholds
+    ]
     row_titles = tuple(f"{t:g}" if row == 0 else "" for t in thresholds for row in range(rows))
-    images = in_chunks(sample, z, labels, chunk)
-    return Sheet(images, columns, _titles(classes, names), row_titles)
+    return Sheet(np.concatenate(blocks), columns, _titles(classes, names), row_titles)
 
 
 def latent_interpolation(

@@ -33,6 +33,17 @@ every_preset = pytest.mark.parametrize(("file", "preset"), PRESETS)
 every_default = pytest.mark.parametrize("file", sorted({file for file, _ in PRESETS}))
 
 
+SHARED = ("mesh", "log", "checkpoint", "watch", "evaluate")
+
+
+@every_preset
+def test_what_all_families_share_has_the_same_fields(file, preset):
+    config = importlib.import_module(f"configs.{file}").get_config(preset)
+    wanted = importlib.import_module("configs.biggan").get_config()
+    for part in SHARED:
+        assert set(config[part]) == set(wanted[part]), part
+
+
 def path(key):
     return jax.tree_util.keystr(key, simple=True, separator="/")
 

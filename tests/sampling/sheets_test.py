@@ -56,7 +56,9 @@ def test_class_grid_has_one_class_a_column(shared):
 
 
 def test_truncation_sheet_squeezes_the_same_items_block_by_block():
-    sheet = sheets.truncation_sheet(labelled_latents, KEY, [1, 3], 2, DIM, chunk=8)
+    sheet = sheets.truncation_sheet(
+        lambda threshold: labelled_latents, KEY, [1, 3], 2, DIM, chunk=8
+    )
     z, classes = read(sheet)
     assert sheet.row_titles == ("2", "", "1.5", "", "1", "", "0.5", "", "0.04", "")
     assert sheet.column_titles == ("1", "3")

@@ -84,6 +84,20 @@ def networks(config: Any) -> tuple[Any, Any]:
             f"config.model.architecture={model.architecture!r}; ganjax has "
             f"{sorted(ARCHITECTURES)}. Set one of them."
         )
+    for name, value in (
+        ("model.shared_dim", model.shared_dim),
+        ("model.bn_eps", model.bn_eps),
+        ("model.sn_eps", model.sn_eps),
+        ("sample.standing", config.sample.standing),
+    ):
+        if value < 0:
+            raise ValueError(f"config.{name}={value}; set it to 0 or more.")
+    for size in model.attention:
+        if size < 4 or size & (size - 1):
+            raise ValueError(
+                f"config.model.attention={tuple(model.attention)}: no feature map is "
+                f"{size}x{size}. Set powers of two, as (64,), or () for none."
+            )
     generator, discriminator = ARCHITECTURES[model.architecture]
     resolution, _ = _square(config.data.resolution)
     shared = dict(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ganjax.family import Request, Sample
+from ganjax.family import Bind, Request, Sample
 from ganjax.layers.norm import standing_statistics
 from ganjax.sampling import sheets, truncation
 from ganjax.sampling.sheets import Sheet
@@ -77,7 +77,7 @@ class Sampling:
         )
         return changed
 
-    def sheets(self) -> dict[str, Callable[[Sample, Any, Request], Sheet]]:
+    def sheets(self) -> dict[str, Callable[[Bind, Any, Request], Sheet]]:
         """``grid``, ``truncation``, ``latents`` and ``classes``."""
         return {
             "grid": self._grid,
@@ -86,12 +86,12 @@ class Sampling:
             "classes": self._classes,
         }
 
-    def _grid(self, sample: Sample, key: Any, request: Request) -> Sheet:
+    def _grid(self, bind: Bind, key: Any, request: Request) -> Sheet:
         columns, names = self._columns(request), request.names
         if self.generator.classes == 1:  # data without classes
             columns, names = (0,) * COLUMNS, ("",)
         return sheets.class_grid(
-            self._labelled(sample),
+            self._labelled(bind(request.truncation)),
             key,
             columns,
             request.rows,
@@ -101,9 +101,9 @@ class Sampling:
             names=names,
         )
 
-    def _truncation(self, sample: Sample, key: Any, request: Request) -> Sheet:
+    def _truncation(self, bind: Bind, key: Any, request: Request) -> Sheet:
         return sheets.truncation_sheet(
-            self._labelled(sample),
+            lambda threshold: self._labelled(bind(threshold)),
             key,
             self._columns(request),
             min(request.rows, 2),
@@ -111,9 +111,9 @@ class Sampling:
             names=request.names,
         )
 
-    def _latents(self, sample: Sample, key: Any, request: Request) -> Sheet:
+    def _latents(self, bind: Bind, key: Any, request: Request) -> Sheet:
         return sheets.latent_interpolation(
-            self._labelled(sample),
+            self._labelled(bind(request.truncation)),
             key,
             self._columns(request),
             STEPS,
@@ -122,10 +122,10 @@ class Sampling:
             names=request.names,
         )
 
-    def _classes(self, sample: Sample, key: Any, request: Request) -> Sheet:
+    def _classes(self, bind: Bind, key: Any, request: Request) -> Sheet:
         columns = self._columns(request)
         return sheets.class_interpolation(
-            self._labelled(sample),
+            self._labelled(bind(request.truncation)),
             key,
             list(zip(columns, columns[1:] + columns[:1])),
             STEPS,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ganjax.families.stylegan2.networks import Generator
-from ganjax.family import Request, Sample
+from ganjax.family import Bind, Request
 from ganjax.sampling import sheets, truncation
 from ganjax.sampling.sheets import Sheet
 
@@ -62,7 +62,7 @@ class Sampling:
         images: Any = generator.apply(variables, ws, method="synthesize")
         return jnp.clip(images, -1.0, 1.0).astype(jnp.float32)
 
-    def sheets(self) -> dict[str, Callable[[Sample, Any, Request], Sheet]]:
+    def sheets(self) -> dict[str, Callable[[Bind, Any, Request], Sheet]]:
         """``grid``, ``truncation``, ``mixing`` and ``latents``."""
         return {
             "grid": self._grid,
@@ -71,22 +71,22 @@ class Sampling:
             "latents": self._latents,
         }
 
-    def _grid(self, sample: Sample, key: Any, request: Request) -> Sheet:
+    def _grid(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """One class a column, or none; every image has its own latent."""
         columns = self._columns(request)
         z = self._z(key, request.rows * len(columns))
         images = sheets.in_chunks(
-            self._simple(sample, request), z, np.tile(_int32(columns), request.rows)
+            self._simple(bind, request), z, np.tile(_int32(columns), request.rows)
         )
         return Sheet(images, len(columns), self._titles(columns, request))
 
-    def _truncation(self, sample: Sample, key: Any, request: Request) -> Sheet:
+    def _truncation(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """The same latents in all rows, ever closer to the mean w (StyleGAN, figure 8)."""
         columns = self._columns(request)
         z = self._z(key, len(columns))
         blocks = [
             sheets.in_chunks(
-                self._simple(sample, dataclasses.replace(request, truncation=psi)),
+                self._simple(bind, dataclasses.replace(request, truncation=psi)),
                 z,
                 _int32(columns),
             )
@@ -95,7 +95,7 @@ class Sampling:
         titles = tuple(f"{psi:g}" for psi in PSIS)
         return Sheet(np.concatenate(blocks), len(columns), self._titles(columns, request), titles)
 
-    def _mixing(self, sample: Sample, key: Any, request: Request) -> Sheet:
+    def _mixing(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """Coarse styles of a row's sample, fine ones of a column's (StyleGAN, figure 3).
 
         The first column and row show the sources, the corner the mean image.
@@ -112,6 +112,7 @@ class Sampling:
         kept = np.full((down * across, 1), self._kept(request), np.float32)
         kept[0] = 0.0
         cutoff = min(self.generator.num_ws // 2, COARSE)
+        sample = bind(request.truncation)
 
         def mixed(packed: Array, label: Array) -> Array:
             draws = {"z": packed[:, :width], "fine_z": packed[:, width:-1]}
@@ -122,11 +123,11 @@ class Sampling:
         packed = np.concatenate([first, second, kept], axis=1)
         return Sheet(sheets.in_chunks(mixed, packed, label), across)
 
-    def _latents(self, sample: Sample, key: Any, request: Request) -> Sheet:
+    def _latents(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """A row from one latent to another, the class fixed."""
         columns = self._columns(request)[: request.rows]
         sheet = sheets.latent_interpolation(
-            self._simple(sample, request),
+            self._simple(bind, request),
             key,
             columns,
             STEPS,
@@ -152,8 +153,8 @@ class Sampling:
     def _z(self, key: Any, n: int) -> Array:
         return truncation.latents(key, 0, n, self.generator.latent_dim)
 
-    def _simple(self, sample: Sample, request: Request) -> Callable[[Array, Array], Array]:
-        kept = self._kept(request)
+    def _simple(self, bind: Bind, request: Request) -> Callable[[Array, Array], Array]:
+        kept, sample = self._kept(request), bind(request.truncation)
         return lambda z, label: sample(
             {"z": z, "truncation": jnp.full(len(z), kept, jnp.float32), "label": label}
         )

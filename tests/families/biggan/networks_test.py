@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.biggan import get_config
+from ganjax.families import biggan
 from ganjax.families.biggan.networks import (
     DeepDiscriminator,
     DeepGenerator,
@@ -156,3 +158,18 @@ def test_wrong_fields_say_what_to_set(generator, fields, message):
 def test_images_of_another_size_are_refused(discriminator):
     with pytest.raises(ValueError, match="image_channels"):
         discriminator.apply(start(discriminator), jnp.zeros((3, 32, 32, 1)), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("model.attention", (63,), "no feature map is 63x63"),
+        ("model.shared_dim", -2, "model.shared_dim=-2; set it to 0 or more"),
+        ("sample.standing", -1, "sample.standing=-1; set it to 0 or more"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(field, value, word):
+    config = get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=word):
+        biggan.networks(config)

@@ -18,7 +18,9 @@ def sheet(classes, names=()):
         return draws["z"][:, None, None, :]
 
     sampling = Sampling(generator, standing_batch=4, standing=0)
-    grid = sampling.sheets()["grid"](sample, jax.random.key(0), Request(names=names, rows=3))
+    grid = sampling.sheets()["grid"](
+        lambda truncation: sample, jax.random.key(0), Request(names=names, rows=3)
+    )
     return grid, np.concatenate(asked)
 
 
@@ -34,3 +36,16 @@ def test_grid_of_data_without_classes_is_as_wide_as_others(names):
     assert (grid.columns, grid.rows) == (10, 3) and not any(grid.column_titles)
     assert not labels.any()
     assert len(jnp.unique(jnp.asarray(grid.images), axis=0)) == 30, "each one another sample"
+
+
+def test_each_threshold_has_a_sampler_of_its_own():
+    generator = Generator(resolution=32, channels=2, latent_dim=3, classes=2, shared_dim=2)
+    sampling = Sampling(generator, standing_batch=4, standing=0)
+
+    def bind(truncation):
+        return lambda draws: jnp.full((len(draws["z"]), 1, 1, 1), truncation)
+
+    sheet = sampling.sheets()["truncation"](bind, jax.random.key(0), Request(rows=1))
+    assert sheet.images.reshape(5, 2).tolist() == [
+        [np.float32(t)] * 2 for t in (2.0, 1.5, 1.0, 0.5, 0.04)
+    ]

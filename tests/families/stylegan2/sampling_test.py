@@ -47,17 +47,17 @@ def test_a_sample_is_a_function_of_its_index():
 def test_sheets(sample):
     sheets = SAMPLING.sheets()
     request = Request(rows=2, names=("a", "b", "c"))
-    grid = sheets["grid"](sample, KEY, request)
+    grid = sheets["grid"](lambda truncation: sample, KEY, request)
     assert (len(grid.images), grid.columns, grid.column_titles) == (6, 3, ("a", "b", "c"))
-    truncated = sheets["truncation"](sample, KEY, request)
+    truncated = sheets["truncation"](lambda truncation: sample, KEY, request)
     assert truncated.rows == len(PSIS) and truncated.row_titles[-1] == "0"
-    latents = sheets["latents"](sample, KEY, request)
+    latents = sheets["latents"](lambda truncation: sample, KEY, request)
     assert latents.rows == 2 and latents.row_titles == ("a", "b")
 
 
 def test_mixing_shows_its_sources(sample):
     """Same sources, no mixing: what stands in the first row and column."""
-    sheet = SAMPLING.sheets()["mixing"](sample, KEY, Request(rows=2))
+    sheet = SAMPLING.sheets()["mixing"](lambda truncation: sample, KEY, Request(rows=2))
     assert (sheet.columns, sheet.rows) == (4, 3)
     images = sheet.images.reshape(3, 4, 8, 8, 1)
     z = SAMPLING._z(KEY, 6)
@@ -84,5 +84,5 @@ def test_unconditional_sheets_have_no_titles():
     sampling = Sampling(G.clone(classes=0))
     black = lambda draws: jnp.zeros((len(draws["z"]), 8, 8, 1))  # noqa: E731
     for name, sheet in sampling.sheets().items():
-        made = sheet(black, KEY, Request(rows=2))
+        made = sheet(lambda truncation: black, KEY, Request(rows=2))
         assert made.column_titles == () and (made.row_titles == () or name == "truncation")
