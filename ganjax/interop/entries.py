@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from ganjax.interop.report import Report
+
 Path = tuple[str, ...]
 State = Mapping[str, np.ndarray]
 
@@ -60,6 +62,30 @@ def fill(
                 )
         filled[entry] = np.array(entry.decode([state[name] for name in entry.names]), order="C")
     return filled, missing
+
+
+def report_of(
+    state: State,
+    filled: Mapping[Entry, np.ndarray],
+    missing: Sequence[str],
+    ignored: Callable[[str], Any] = lambda name: False,
+    others: Sequence[str] = (),
+) -> Report:
+    """What became of the official names.
+
+    Args:
+        filled, missing: what `fill` gave.
+        ignored: whether a name that is left carries nothing that we keep.
+        others: names that were matched without becoming arrays of ours.
+    """
+    matched = [*(name for entry in filled for name in entry.names), *others]
+    left = sorted(set(state) - set(matched))
+    return Report(
+        matched=tuple(matched),
+        missing=tuple(missing),
+        unexpected=tuple(name for name in left if not ignored(name)),
+        ignored=tuple(name for name in left if ignored(name)),
+    )
 
 
 def collect(variables: Mapping[str, Any], wanted: Sequence[Entry]) -> dict[str, np.ndarray]:

@@ -55,14 +55,7 @@ def from_official(
     """
     state = {name.removeprefix("module."): np.asarray(array) for name, array in state.items()}
     filled, missing = fill(state, entries(module, statistics=statistics_of(state)))
-    matched = [name for entry in filled for name in entry.names]
-    left = sorted(set(state) - set(matched))
-    report = Report(
-        matched=tuple(matched),
-        missing=tuple(missing),
-        unexpected=tuple(name for name in left if not IGNORED.search(name)),
-        ignored=tuple(name for name in left if IGNORED.search(name)),
-    )
+    report = interop.report_of(state, filled, missing, IGNORED.search)
     if missing and strict:
         raise ValueError(
             f"the state dict does not fit {module}\n{report}\nset the module's fields to those of"

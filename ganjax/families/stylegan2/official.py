@@ -30,7 +30,7 @@ from ganjax.families.stylegan2.networks import (
     example_inputs,
     resolutions,
 )
-from ganjax.interop.entries import Entry, Path, State, collect, fill, plain
+from ganjax.interop.entries import Entry, Path, State, collect, fill, plain, report_of
 from ganjax.interop.report import Report
 from ganjax.layers.filtering import setup_filter
 from ganjax.layers.initializers import init_on_host
@@ -55,7 +55,7 @@ def from_official(
     """
     state = {name: np.asarray(array) for name, array in state.items()}
     filled, missing = fill(state, entries(module), FIELDS)
-    matched = [name for entry in filled for name in entry.names]
+    matched = []
     for name, taps in filters(module).items():
         if name not in state:
             continue
@@ -65,8 +65,7 @@ def from_official(
                 f"{name} is the filter {state[name].tolist()}, the module's is {taps.tolist()}; set"
                 " the module's `taps` to the checkpoint's"
             )
-    left = sorted(set(state) - set(matched))
-    report = Report(matched=tuple(matched), missing=tuple(missing), unexpected=tuple(left))
+    report = report_of(state, filled, missing, others=matched)
     if missing and strict:
         raise ValueError(
             f"the state dict does not fit {type(module).__name__}\n{report}\nset the module's"
