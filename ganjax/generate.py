@@ -1,6 +1,6 @@
 """The Python API of trained generators: load one, sample it, draw its sheets.
 
-model = ganjax.generate.load("runs/biggan-digits")
+model = ganjax.generate.load("runs/biggan")
 images = model.sample(16, classes=(3,), truncation=0.5)   # uint8 [16, 32, 32, 1]
 """
 
@@ -66,10 +66,6 @@ class Model:
         self.step = step
         self.programs = programs or Programs(family)
         self._ready: dict[Any, Any] = {}
-
-    def at(self, variables: Mapping[str, Any], step: int) -> "Model":
-        """The same model with other weights; nothing is compiled anew."""
-        return Model(self.family, variables, self.config, step, self.programs)
 
     def sample(
         self,

@@ -44,8 +44,11 @@ def merge_moments(moments: Moments) -> Moments:
 def gather_rows(rows: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "m ..."]:
     """The rows of all processes, those of process 0 first, whole on each process.
 
-    After `share` that is the order of the samples. What it gathers must fit in memory.
+    After `share` that is the order of the samples. What it gathers must fit in memory; one process
+    gets its own rows back, which may be a file that is mapped.
     """
+    if jax.process_count() == 1:
+        return rows
     counts = [
         int(_sent_by(process, np.array(len(rows)), (), np.dtype(np.int64)))
         for process in range(jax.process_count())

@@ -38,6 +38,7 @@ def test_moments_of_halves_and_rows_of_the_first(size, tmp_path):
         same(found[want].odd, rows[1::2])
         same(found[want].whole, rows)
     np.testing.assert_array_equal(found[WANTS[2]], A[:7])
+    assert isinstance(found[WANTS[2]], np.memmap), "rows stay in their file"
     np.testing.assert_array_equal(found[WANTS[3]], B)
 
 
