@@ -37,7 +37,7 @@ import jax  # noqa: E402
 
 from ganjax import config as configs  # noqa: E402
 from ganjax.adversarial.phases import programs  # noqa: E402
-from ganjax.family import build  # noqa: E402
+from ganjax.family import build, settle  # noqa: E402
 from ganjax.parallel import mesh as meshes  # noqa: E402
 from ganjax.program import Program, assemble  # noqa: E402
 
@@ -129,6 +129,7 @@ def measure(config: ConfigDict, steps: int) -> Report:
     """
     mesh = meshes.make_mesh(config.mesh)
     device = mesh.devices.flat[0]
+    config, _ = settle(config, mesh.size)
     family = build(config, device.platform)
     program = assemble(family, mesh)
     key = jax.device_put(jax.random.key(config.seed), meshes.replicated(mesh))

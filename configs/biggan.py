@@ -25,6 +25,7 @@ stream that the discriminator sees; a step consumes ``d_steps * batch`` of them.
 
 import ml_collections
 
+from ganjax import defaults
 from ganjax.config import choose_preset
 from ganjax.families import biggan
 
@@ -47,79 +48,45 @@ def tiny(preset: str = "digits") -> ml_collections.ConfigDict:
 
 def base() -> ml_collections.ConfigDict:
     """What the presets share; the optimisation is the paper's (section 2 and appendix C)."""
-    return ml_collections.ConfigDict(
-        dict(
-            family=biggan.__name__,
-            seed=0,
-            precision="auto",  # compute dtype: bfloat16 on accelerators, float32 on CPU
-            data=dict(
-                source="digits",  # digits, shapes, folder, zip, tfds, records
-                path="",  # folder, zip file, folder of records or of TFDS data sets
-                name="",  # TFDS data set
-                split="train",
-                resolution=32,  # pixels; one number, or (height, width)
-                channels=3,
-                classes=10,  # 0: as many as the data has
-                flip=False,  # mirror half of the images
-                max_broken=10,  # unreadable images to skip before giving up
-                threads=None,  # that read: one for built-in data, else one a core up to 16
-                prefetch=8,  # batches
-            ),
-            model=dict(
-                architecture="biggan",  # biggan, biggan_deep
-                g_channels=96,  # the paper's Ch.
-                d_channels=96,
-                latent_dim=120,
-                shared_dim=128,  # 0: an embedding of its own for each layer (Table 1's Shared)
-                hierarchical=True,  # Table 1's Hier.
-                attention=(64,),  # resolutions with self-attention
-                initializer="orthogonal",  # orthogonal, normal, xavier
-                bn_eps=1e-4,
-                sn_eps=1e-4,
-            ),
-            train=dict(
-                images=0,
-                batch=2048,  # real images of an optimizer step, over all devices
-                d_steps=2,
-                d_microbatches=1,
-                g_microbatches=1,
-            ),
-            optimizer=dict(
-                g_lr=5e-5,
-                d_lr=2e-4,
-                b1=0.0,
-                b2=0.999,
-                eps=1e-8,
-                g_ortho=1e-4,  # Eq. 3
-                d_ortho=0.0,
-            ),
-            ema=dict(decay=0.9999, start_step=20_000),  # per generator step
-            mesh=dict(data=-1, expert=1, fsdp=1),  # -1: the remaining devices
-            log=dict(
-                scalars_every_images=100_000,
-                grid_every_images=1_000_000,
-                grid_rows=8,
-            ),
-            checkpoint=dict(every_images=4_000_000, keep=3),
-            watch=dict(
-                every_images=1_000_000,
-                min_diversity=0.05,  # of the real images'
-                max_sigma=1e4,
-                max_sigma_growth=10.0,  # over what is usual for the layer
-                max_logit_gap=50.0,
-                min_logit_gap=0.01,  # of the largest so far
-                patience=3,  # checks in a row
-            ),
-            evaluate=dict(
-                every_images=0,  # measures and saves; 0: never
-                metrics=(),  # the first one chooses the best checkpoint; see --help
-                samples=0,  # of the metrics of built-in data; 0: as they state it
-            ),
-            sample=dict(
-                standing=16,  # passes for standing statistics; 0: running averages
-            ),
-        )
+    config = defaults.config(
+        biggan.__name__,
+        model=dict(
+            architecture="biggan",  # biggan, biggan_deep
+            g_channels=96,  # the paper's Ch.
+            d_channels=96,
+            latent_dim=120,
+            shared_dim=128,  # 0: an embedding of its own for each layer (Table 1's Shared)
+            hierarchical=True,  # Table 1's Hier.
+            attention=(64,),  # resolutions with self-attention
+            initializer="orthogonal",  # orthogonal, normal, xavier
+            bn_eps=1e-4,
+            sn_eps=1e-4,
+        ),
+        train=dict(
+            images=0,
+            batch=2048,  # real images of an optimizer step, over all devices
+            d_steps=2,
+            d_microbatches=1,
+            g_microbatches=1,
+        ),
+        optimizer=dict(
+            g_lr=5e-5,
+            d_lr=2e-4,
+            b1=0.0,
+            b2=0.999,
+            eps=1e-8,
+            g_ortho=1e-4,  # Eq. 3
+            d_ortho=0.0,
+        ),
+        ema=dict(decay=0.9999, start_step=20_000),  # per generator step
+        sample=dict(
+            standing=16,  # passes for standing statistics; 0: running averages
+        ),
     )
+    config.log.grid_every_images = 1_000_000
+    config.watch.every_images = 1_000_000
+    config.checkpoint.every_images = 4_000_000
+    return config
 
 
 def digits():
@@ -132,10 +99,7 @@ def digits():
     config.train.update(images=64_000, batch=32)
     config.optimizer.update(g_lr=1e-3, d_lr=1e-3)
     config.ema.update(decay=0.99, start_step=100)
-    config.log.update(scalars_every_images=640, grid_every_images=3_200)
-    config.checkpoint.every_images = 16_000
-    config.watch.every_images = 3_200
-    config.evaluate.every_images = 16_000
+    defaults.for_minutes(config)
     return config
 
 
@@ -172,7 +136,7 @@ def cifar10():
 def imagenet128():
     """Shared, hierarchical and orthogonal in Table 1: FID 8.51 after 165k generator steps."""
     config = base()
-    config.data.update(source="records", path="data/imagenet128", resolution=128, classes=1000)
+    defaults.prepared(config, "imagenet128", resolution=128, classes=1000)
     config.train.images = 165_000 * 2 * 2048
     return config
 

@@ -80,6 +80,12 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
         ) from error
 
 
+def begun(workdir: str | os.PathLike) -> ConfigDict | None:
+    """The config of the run whose checkpoints a workdir holds; None where it holds none."""
+    there = steps(workdir) and (local(workdir) / CONFIG).is_file()
+    return read_config(workdir) if there else None
+
+
 def steps(workdir: str | os.PathLike) -> list[int]:
     """The steps of the complete checkpoints in a workdir, ascending."""
     directory = local(workdir) / "checkpoints"

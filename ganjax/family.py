@@ -2,21 +2,25 @@
 
 A family is a package with ``networks.py``, ``phases.py`` and ``official.py`` whose ``__init__``
 has ``build(config) -> Family``; a config names it by ``config.family = that_package.__name__``.
+Where a config leaves fields None, ``RULES`` of that ``__init__`` say what they become.
 """
 
 import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from ganjax.adversarial.phases import Phase, init_state
 from ganjax.adversarial.state import Ema, TrainState
+from ganjax.defaults import FieldRule, follow
 from ganjax.layers.initializers import init_on_host
 from ganjax.parallel.rules import Rule
 from ganjax.sampling.sheets import Sheet
@@ -144,15 +148,7 @@ def build(config: Any, platform: str) -> Family:
     Raises:
       ValueError: the module cannot be imported or has no ``build``; an unknown precision.
     """
-    try:
-        module = importlib.import_module(config.family)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"config.family={config.family!r} cannot be imported ({error}). Set it to a family's "
-            "module name, as configs/biggan.py does: config.family = biggan.__name__."
-        ) from error
-    if not hasattr(module, "build"):
-        raise ValueError(f"config.family={config.family!r} has no build(config) -> Family.")
+    module = _module(config)
     if config.precision not in PRECISIONS:
         raise ValueError(f"config.precision={config.precision!r}; set one of {PRECISIONS}.")
     if config.data.get("classes") == 0:
@@ -163,4 +159,39 @@ def build(config: Any, platform: str) -> Family:
     if config.precision == "auto":
         config = config.copy_and_resolve_references()
         config.precision = "float32" if platform == "cpu" else "bfloat16"
+    unknown = [rule.field for rule in _rules(module) if _value(config, rule.field) is None]
+    if unknown:
+        raise ValueError(
+            f"config.{unknown[0]}=None is to be set by a rule, from the number of devices, which "
+            "only training and planning know. Set a number."
+        )
     return module.build(config)
+
+
+def settle(
+    config: ConfigDict, devices: int, begun: ConfigDict | None = None
+) -> tuple[ConfigDict, list[str]]:
+    """Sets what is None by the rules of ``config.family``: see :func:`ganjax.defaults.follow`."""
+    return follow(_rules(_module(config)), config, devices, begun)
+
+
+def _rules(module: ModuleType) -> tuple[FieldRule, ...]:
+    return getattr(module, "RULES", ())
+
+
+def _value(config: Any, field: str) -> Any:
+    group, _, name = field.rpartition(".")
+    return config[group][name]
+
+
+def _module(config: Any) -> ModuleType:
+    try:
+        module = importlib.import_module(config.family)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"config.family={config.family!r} cannot be imported ({error}). Set it to a family's "
+            "module name, as configs/biggan.py does: config.family = biggan.__name__."
+        ) from error
+    if not hasattr(module, "build"):
+        raise ValueError(f"config.family={config.family!r} has no build(config) -> Family.")
+    return module

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import topologies
 
 from ganjax.adversarial.phases import programs
-from ganjax.family import build
+from ganjax.family import build, settle
 from ganjax.parallel.mesh import make_mesh
 from ganjax.program import assemble
 
@@ -199,6 +199,9 @@ def plan(config: Any, topology: str) -> Report:
       RuntimeError: libtpu is not installed.
     """
     devices = _devices(topology)
+    config, decided = settle(config, len(devices))
+    for line in decided:
+        print(line, flush=True)
     family = build(config, "tpu")
     program = assemble(family, make_mesh(config.mesh, devices))
     # What one device does, counted where repeats are written out: on a CPU.

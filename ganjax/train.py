@@ -22,7 +22,7 @@ from ganjax.config import ConfigError
 from ganjax.data.pipeline import Stream
 from ganjax.data.sources import Source, fit_classes, open_source, read_options
 from ganjax.data.transforms import Transform
-from ganjax.family import Request, build
+from ganjax.family import Request, build, settle
 from ganjax.layers.images import to_uint8
 from ganjax.logs import Logger
 from ganjax.metrics.watch import CollapseError, check_finite
@@ -97,8 +97,11 @@ class Run:
         if "classes" in config.data:
             config = config.copy_and_resolve_references().unlock()
             config.data.classes = fit_classes(config.data.classes, source)
-        self.config = config.lock()
-        self.workdir = checkpoint.prepare(stack.enter_context(claim(workdir)), config)
+        path = stack.enter_context(claim(workdir))
+        begun = checkpoint.begun(path)
+        config, self._decided = settle(config, jax.device_count(), begun)
+        self.config = config
+        self.workdir = checkpoint.prepare(path, config)
         if jax.process_index() == 0:
             _note_data(self.workdir / DATA, source)
         self._mesh = make_mesh(config.mesh)
@@ -264,7 +267,8 @@ class Run:
             f"  data: {len(self._source)} items of {len(self._source.classes) or 'no'} classes\n"
             f"  parameters: {counts}; {self._program.items} images a step; "
             f"{self._mesh.size} {platform} device(s), {_memory(self._program.state)}\n"
-            f"  {self.images} of {self.total} images seen"
+            + "".join(f"  {line}\n" for line in self._decided)
+            + f"  {self.images} of {self.total} images seen"
         )
 
 

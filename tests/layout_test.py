@@ -21,7 +21,7 @@ FLOORS = (
     {"adversarial"},
     {"layers", "data", "pretrained"},
     {"metrics", "sampling", "logs", "workdir", "parallel", "interop"},
-    {"config", "environment", "errors"},
+    {"config", "defaults", "environment", "errors"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ganjax import defaults
 from ganjax.adversarial.phases import make_step
 from ganjax.adversarial.state import split_by_touch
-from ganjax.family import Request, build
+from ganjax.family import Request, build, settle
 from ganjax.parallel.mesh import make_mesh
 from ganjax.program import assemble
 
@@ -39,7 +40,7 @@ SHARED = ("mesh", "log", "checkpoint", "watch", "evaluate")
 @every_preset
 def test_what_all_families_share_has_the_same_fields(file, preset):
     config = importlib.import_module(f"configs.{file}").get_config(preset)
-    wanted = importlib.import_module("configs.biggan").get_config()
+    wanted = defaults.config("")
     for part in SHARED:
         assert set(config[part]) == set(wanted[part]), part
 
@@ -84,6 +85,7 @@ def check_moved(family, phase, moved, before):
 @every_preset
 def test_a_full_preset_has_a_place_and_a_player_for_every_parameter(file, preset):
     config = importlib.import_module(f"configs.{file}").get_config(preset)
+    config, _ = settle(config, devices=8)
     family = build(config, "tpu")
     state = family.abstract_state()
     players = {phase.player for phase in family.phases}

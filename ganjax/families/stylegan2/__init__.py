@@ -16,8 +16,11 @@ from ganjax.families.stylegan2.networks import (
     example_inputs,
 )
 from ganjax.families.stylegan2.phases import Losses, finite_gradients, half_life_decay, phases
+from ganjax.families.stylegan2.rules import RULES
 from ganjax.families.stylegan2.sampling import Sampling
 from ganjax.family import Family, Inputs
+
+__all__ = ["RULES", "build", "networks"]
 
 
 def build(config: Any) -> Family:
