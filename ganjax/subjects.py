@@ -122,7 +122,9 @@ class Pictures:
             except BrokenItem as error:
                 self._skip(index, error)
                 continue
-            return self._transform(item, _NO_DRAWS) if self._transform else _in_colours(item)
+            if self._transform:
+                return self._transform(item, _NO_DRAWS)
+            return item | {"image": _in_colours(item["image"])}
         raise ValueError(f"no picture of {self.name} can be read")
 
     def _skip(self, index: int, error: Exception) -> None:
@@ -136,10 +138,9 @@ class Pictures:
             warnings.warn(f"{describe(self._source, index)} is left out: {error}", stacklevel=2)
 
 
-def _in_colours(item: Item) -> Item:
-    """An item whose picture has three channels: folders of photographs hold grey ones, too."""
-    grey = item["image"].shape[-1] == 1
-    return item | {"image": item["image"].repeat(3, axis=-1)} if grey else item
+def _in_colours(image: UInt8[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w 3"]:
+    """Three channels: folders of photographs hold grey ones, too."""
+    return image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
 
 
 def _stack(name: str, images: list[np.ndarray]) -> np.ndarray:
@@ -207,7 +208,8 @@ class VideoClips:
         return f"{video} of {self.name}, from frame {self._clips.frames[place][0]} on"
 
     def _read(self, place: int) -> np.ndarray:
-        return self._videos.read(int(self._clips.videos[place]), self._clips.frames[place])
+        video = self._videos.video(int(self._clips.videos[place]))
+        return _in_colours(video.read(self._clips.frames[place]))
 
 
 class Frames:
@@ -248,13 +250,18 @@ def of_videos(
 
     Raises:
       FileNotFoundError: nothing there, or no videos in it.
-      ValueError: videos that are too short.
+      ValueError: videos that are too short, or broken.
     """
     videos = Videos(_tree(path))
     most = len(videos) if count is None else count
+    try:
+        with ThreadPoolExecutor() as pool:  # the timestamps of files are read for it
+            lengths = list(pool.map(lambda index: len(videos.video(index)), range(len(videos))))
+    except BrokenItem as error:
+        raise ValueError(f"{videos.name}: {error}; mend it or remove it.") from error
     if real:
-        return VideoClips(videos, real_clips(videos.lengths, *clip, videos=most, seed=seed))
-    return VideoClips(videos, leading_clips(videos.lengths, *clip, videos=most))
+        return VideoClips(videos, real_clips(lengths, *clip, videos=most, seed=seed))
+    return VideoClips(videos, leading_clips(lengths, *clip, videos=most))
 
 
 class Samples:

@@ -14,6 +14,9 @@ import safetensors.numpy
 from PIL import Image
 
 from ganjax.pretrained import catalog
+from tests.data.clips_on_disk import write_video
+
+FVD = "--metrics=fvd_all_16f"
 
 # The command line with a network that needs no weights: means of three channels, and of NaN.
 STUB = """
@@ -143,8 +146,29 @@ def test_fewer_frames_than_a_clip(tmp_path):
     frames = np.zeros((7, 4, 4, 3), np.uint8)
     both = [write(tmp_path / name / "video", frames).parent for name in ("real", "fake")]
     flags = [f"--{folder.name}={folder}" for folder in both]
-    said = refused(tmp_path, *flags, "--metrics=fvd_all_16f")
+    said = refused(tmp_path, *flags, FVD)
     assert "need videos of 16 frames, but the longest of 1 has 7" in said
+
+
+@pytest.mark.slow
+def test_folders_of_video_files(tmp_path):
+    for name, high in (("real", 0), ("fake", 60)):
+        for video in range(3):
+            levels = np.linspace(high + 20 * video, high + 100, 16).astype(int)
+            write_video(tmp_path / name / f"{video}.mp4", levels)
+    out = tmp_path / "records.jsonl"
+    folders = [f"--{name}={tmp_path / name}" for name in ("real", "fake")]
+    words = command(*folders, FVD, f"--out={out}")
+    subprocess.run(words, env=environment(tmp_path), check=True, capture_output=True)
+    record = json.loads(out.read_text())
+    assert record["metrics"]["fvd_all_16f"] > 100 and record["real"] == {"fvd_all_16f": 3}
+
+
+def test_a_video_file_that_is_none(tmp_path):
+    write_video(tmp_path / "real" / "a.mp4", [30, 60])
+    (tmp_path / "real" / "b.mp4").write_text("not a video")
+    said = refused(tmp_path, f"--real={tmp_path}/real", f"--fake={tmp_path}/real", FVD)
+    assert "b.mp4: Invalid data" in said and "mend it or remove it" in said
 
 
 def test_weights_of_another_network(folders, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Sets that are measured: every picture once, broken ones named, samples with the asked labels."""
 
+import av
 import jax
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ganjax import family, generate, subjects
 from ganjax.data.demo import Digits
 from ganjax.data.transforms import BrokenItem
 from ganjax.family import Request
+from tests.data.clips_on_disk import write_video
 
 
 class Numbers:
@@ -74,6 +76,32 @@ def test_folders_and_zips_as_they_are(tmp_path):
     empty.mkdir()
     with pytest.raises(FileNotFoundError, match="holds no pictures"):
         subjects.of_path(empty)
+
+
+def test_clips_of_video_files_are_those_of_their_frames(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, 9)
+    decoded = []
+    for name in ("a.mp4", "b.webm"):
+        codec = "libx264" if name == "a.mp4" else "libvpx-vp9"
+        file = write_video(tmp_path / "files" / name, levels, codec, (16, 12))
+        with av.open(str(file)) as container:
+            decoded.append([frame.to_ndarray(format="rgb24") for frame in container.decode()])
+    for name, frames in zip("ab", decoded):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        for number, frame in enumerate(frames):
+            Image.fromarray(frame).save(tmp_path / "frames" / name / f"{number}.png")
+    for real in (True, False):
+        both = [
+            np.concatenate(list(clips.batches(range(2))))
+            for folder in ("files", "frames")
+            for clips in [subjects.of_videos(tmp_path / folder, (4, 2), real=real, count=None)]
+        ]
+        assert both[0].shape == (2, 4, 12, 16, 3)
+        np.testing.assert_array_equal(*both)
+    (tmp_path / "gray" / "video").mkdir(parents=True)
+    Image.new("L", (3, 2), 7).save(tmp_path / "gray" / "video" / "0.png")
+    clips = subjects.of_videos(tmp_path / "gray", (1, 1), real=True, count=None)
+    assert next(clips.batches(range(1))).shape == (1, 1, 2, 3, 3)
 
 
 def test_a_run_sees_its_own_size():

@@ -1,20 +1,23 @@
 """Pictures as people keep them: in a folder, or in a zip that is read without unpacking it.
 
-Both know two layouts. With a ``dataset.json`` beside the pictures (StyleGAN's),
-``{"labels": [["00000/img00000000.png", 6], ...]}`` gives each picture its class, and null in place
-of the list says that there are none. Without it, the direct sub-folders are the classes, sorted by
+Both know two layouts, of pictures and of videos (`videos`). With a ``dataset.json`` beside them
+(StyleGAN's), ``{"labels": [["00000/img00000000.png", 6], ...]}`` gives each its class, and null in
+place of the list says that there are none. A video that is a folder may be named by itself or by
+its frames (StyleGAN-V's). Without it, the direct sub-folders are the classes, sorted by
 name (ImageNet's); where there are none, there are no labels. One folder around everything, as zips
 often have, is looked through.
 """
 
+import collections
 import hashlib
+import io
 import json
 import os
 import pathlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,6 +26,7 @@ from jaxtyping import Int
 from ganjax.data.transforms import BrokenItem, Encoded, Item, decode_item
 
 LABELS = "dataset.json"
+Labels = tuple[Int[np.ndarray, "items"], tuple[str, ...]]
 # What Pillow reads and people keep.
 SUFFIXES = frozenset(
     ".avif .bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
@@ -40,6 +44,10 @@ class Tree(Protocol):
         ...
 
     def read(self, name: str) -> bytes: ...
+
+    def open(self, name: str) -> io.BufferedIOBase:
+        """For what is read in parts."""
+        ...
 
     def stamp(self, name: str) -> str:
         """Changes when the file does; nothing is read for it."""
@@ -71,6 +79,9 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
+
+    def open(self, name: str) -> io.BufferedIOBase:
+        return open(self.path / name, "rb")
 
     def stamp(self, name: str) -> str:
         stat = (self.path / name).stat()
@@ -156,6 +167,9 @@ class Zip:
             raise BrokenItem(f"{name}: its checksum in the zip is another")
         return data
 
+    def open(self, name: str) -> io.BufferedIOBase:
+        return io.BytesIO(self.read(name))
+
 
 class Files:
     """A source of the pictures in a tree, sorted by name.
@@ -179,13 +193,7 @@ class Files:
                 f"{tree.path} holds no pictures ({len(found)} other files); expected files that "
                 f"end in {', '.join(sorted(SUFFIXES))}."
             )
-        inside = _common_folder(self._names)
-        for end in range(len(inside) + 1):
-            folder = inside[:end]
-            if folder[-1:] in ("", "/") and folder + LABELS in found:
-                self._labels, self.classes = _read_labels(tree, self._names, folder)
-                return
-        self._labels, self.classes = _labels_by_folder(tree, self._names, inside)
+        self._labels, self.classes = find_labels(tree, self._names, found)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -215,18 +223,39 @@ class Files:
 
 def is_picture(name: str) -> bool:
     """Whether a file is named as a picture is, and not hidden."""
+    return has_suffix(name, SUFFIXES)
+
+
+def has_suffix(name: str, suffixes: Collection[str]) -> bool:
+    """Whether a file's name ends in one of these, such as ``.png``, and it is not hidden."""
     path = pathlib.PurePosixPath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return path.suffix.lower() in suffixes and not hidden
+
+
+def find_labels(tree: Tree, names: Sequence[str], found: Collection[str]) -> Labels:
+    """The class of each item of a tree and the names of the classes, by either layout.
+
+    Args:
+      tree: of which.
+      names: of the items, sorted: pictures, or videos, which may be folders.
+      found: all files of the tree.
+
+    Raises:
+      ValueError: labels that do not fit the items.
+    """
+    inside = _common_folder(names)
+    for end in range(len(inside) + 1):
+        folder = inside[:end]
+        if folder[-1:] in ("", "/") and folder + LABELS in found:
+            return _read_labels(tree, names, folder)
+    return _labels_by_folder(tree, names, inside)
 
 
 def _common_folder(names: Sequence[str]) -> str:
     """The folder that holds all of the sorted names, such as ``"pictures/"``, or ``""``."""
     common = os.path.commonpath([os.path.dirname(name) for name in (names[0], names[-1])])
     return f"{common}/" if common else ""
-
-
-Labels = tuple[Int[np.ndarray, "items"], tuple[str, ...]]
 
 
 def _labels_by_folder(tree: Tree, names: Sequence[str], inside: str) -> Labels:
@@ -237,9 +266,9 @@ def _labels_by_folder(tree: Tree, names: Sequence[str], inside: str) -> Labels:
         return np.zeros(len(names), np.int32), ()
     if "" in folders:
         raise ValueError(
-            f"{tree.path}: {names[folders.index('')]!r} and {folders.count('') - 1} more pictures "
+            f"{tree.path}: {names[folders.index('')]!r} and {folders.count('') - 1} more items "
             f"lie beside the {len(classes)} sub-folders that are the classes. Move them into one, "
-            f"or add a {LABELS} that gives each picture its class."
+            f"or add a {LABELS} that gives each its class."
         )
     numbers = {folder: number for number, folder in enumerate(classes)}
     return np.asarray([numbers[folder] for folder in folders], np.int32), tuple(classes)
@@ -264,9 +293,15 @@ def _read_labels(tree: Tree, names: Sequence[str], folder: str) -> Labels:
                 "from 0 on."
             )
     missing = [name for name in names if name not in by_name]
+    if missing:  # StyleGAN-V gives the frames of a video its class.
+        frames = collections.defaultdict(set)
+        for name, label in by_name.items():
+            frames[os.path.dirname(name)].add(label)
+        by_name |= {name: min(frames[name]) for name in missing if len(frames[name]) == 1}
+        missing = [name for name in missing if name not in by_name]
     if missing:
         raise ValueError(
-            f"{where} has no class for {len(missing)} of {len(names)} pictures, such as "
+            f"{where} has no class for {len(missing)} of {len(names)} items, such as "
             f"{missing[0]!r}. Add them to its labels, by names as this one."
         )
     numbers = np.asarray([by_name[name] for name in names], np.int32)

@@ -66,7 +66,7 @@ def test_dataset_json_says_that_there_are_no_labels(opened, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"labels": [["a/1.png", 0]]}', r"no class for 1 of 2 pictures, such as 'a/2.png'"),
+        ('{"labels": [["a/1.png", 0]]}', r"no class for 1 of 2 items, such as 'a/2.png'"),
         ('{"labels": [["a/1.png", [0.5, 1]], ["a/2.png", 0]]}', r"'a/1.png' the class '\[0.5, 1\]"),
         ('{"labels": [["a/1.png", -1], ["a/2.png", 0]]}', "whole number from 0 on"),
         ('{"labels": 3}', "cannot be read"),
@@ -80,7 +80,7 @@ def test_labels_that_do_not_fit_are_an_error(opened, text, message, tmp_path):
 
 @both
 def test_pictures_beside_the_classes_are_an_error(opened, tmp_path):
-    with pytest.raises(ValueError, match="'stray.png' and 0 more pictures lie beside the 2"):
+    with pytest.raises(ValueError, match="'stray.png' and 0 more items lie beside the 2"):
         opened(tmp_path, {"a/1.png": 1, "b/1.png": 2, "stray.png": 3})
 
 
