@@ -1,5 +1,6 @@
 """Convolutions whose weights a style scales, sample by sample (StyleGAN2, section 2.2)."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +56,11 @@ def demodulation(
     return lax.rsqrt(length + DEMODULATION_EPS)
 
 
+def resampled(taps: Any, up: int) -> Callable[[Array, Array], Array]:
+    """A convolution that multiplies the resolution, as `modulated_conv2d` takes it."""
+    return functools.partial(conv2d_resample, taps=resampling_taps(taps, up), up=up)
+
+
 class ModulatedConv(nn.Module):
     """Modulated convolution with the affine map from w to its style.
 
@@ -78,18 +84,18 @@ class ModulatedConv(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w i"], w: Float[Array, "n d"]
+        self,
+        x: Float[Array, "n h w i"],
+        w: Float[Array, "n d"],
+        operation: Callable[[Array, Array], Array] | None = None,
     ) -> Float[Array, "n h2 w2 o"]:
+        """`operation`: as of `modulated_conv2d`; None: a convolution."""
         channels = x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
         kernel = self.param("kernel", Normal(), shape)
         styles = EqualizedDense(channels, initial_bias=1.0, name="affine")(w)
         if not self.demodulate:
             styles = styles / math.sqrt(math.prod(shape[:-1]))
-        taps = resampling_taps(self.taps, self.up)
-
-        def operation(x: Array, kernel: Array) -> Array:
-            return conv2d_resample(x, kernel, taps, up=self.up)
-
+        operation = operation or resampled(self.taps, self.up)
         x = x.astype(self.dtype or jnp.promote_types(x.dtype, kernel.dtype))
         return modulated_conv2d(x, kernel, styles, demodulate=self.demodulate, operation=operation)

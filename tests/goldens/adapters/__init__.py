@@ -1,6 +1,7 @@
 """Adapters by family: what each class of the references is in ganjax."""
 
 from tests.goldens.adapters import (
+    aurora,
     biggan,
     biggan_training,
     c3d,
@@ -27,4 +28,5 @@ ADAPTERS = (
     *stylegan2.ADAPTERS,
     *stylegan2_ops.ADAPTERS,
     *video_metrics.ADAPTERS,
+    *aurora.ADAPTERS,
 )
