@@ -78,7 +78,7 @@ class Ganjax:
     def __init__(self, state: dict[str, np.ndarray], folder: pathlib.Path):
         import jax
 
-        from ganjax.metrics.collect import Networks
+        from ganjax.metrics.features import Extractor
         from ganjax.pretrained import catalog
 
         jax.config.update("jax_enable_compilation_cache", False)
@@ -93,7 +93,7 @@ class Ganjax:
         def function(variables: Any, images: Any) -> Any:
             return network.apply(variables, images, [FEATURE])
 
-        self._features = Networks({NETWORK: (function, network.variables)}, BATCH)
+        self._features = Extractor(function, network.variables, BATCH)
         self.versions = {"jax": jax.__version__}
 
     def distance(self, real: pathlib.Path, fake: pathlib.Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Ganjax:
         began = time.perf_counter()
         pictures = subjects.of_path(folder)
         parts = self._features(pictures.batches(range(len(pictures))))
-        count = sum(len(part[NETWORK][FEATURE]) for part in parts)
+        count = sum(len(part[FEATURE]) for part in parts)
         return {"count": count, "seconds": time.perf_counter() - began}
 
 

@@ -6,36 +6,25 @@ each passed over once, for all metrics together; what real pictures gave is kept
 
 import dataclasses
 import functools
-import hashlib
 import json
-import os
 import pathlib
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import tqdm
 from ml_collections import ConfigDict
 
-import ganjax
 from ganjax import config as configs
 from ganjax import generate, subjects
+from ganjax.bench import Bench
 from ganjax.data.sources import BUILT_IN, Source, open_source, read_options
+from ganjax.family import Family
 from ganjax.metrics import protocols
-from ganjax.metrics.cache import cached
-from ganjax.metrics.classifier import train_classifier
-from ganjax.metrics.collect import Collected, Halves, Networks, Want, collect
-from ganjax.metrics.features import BATCH
-from ganjax.metrics.hosts import of_first, share
-from ganjax.metrics.measures import MEASURES, Measured, Result
-from ganjax.metrics.protocols import CLASSIFIER, Protocol
-from ganjax.pretrained import catalog, weights
-from ganjax.subjects import Finite, Frames, Pictures, Samples, Subject
+from ganjax.metrics.measures import MEASURES, Result
+from ganjax.metrics.protocols import CLASSIFIER, Probe, Protocol
+from ganjax.subjects import Finite, Frames, Pairs, Samples, Subject
 
 EVALUATIONS = "evaluations.jsonl"
 
@@ -45,11 +34,16 @@ def metric_names(source: str) -> tuple[str, ...]:
     return (f"fd_{source}", "class_accuracy") if source in BUILT_IN else ()
 
 
-def check_metrics(metrics: Sequence[str], source: str) -> tuple[str, ...]:
+def check_metrics(
+    metrics: Sequence[str], source: str, family: Family | None = None
+) -> tuple[str, ...]:
     """The metrics asked for on a source; those without a download if none is named.
 
+    Args:
+      family: of the run, to be looked at as well.
+
     Raises:
-      ConfigError: a metric that is none or does not fit the source.
+      ConfigError: a metric that is none or does not fit the source or the family.
       ValueError: none is named, and none goes without a download.
     """
     known = metric_names(source)
@@ -65,6 +59,12 @@ def check_metrics(metrics: Sequence[str], source: str) -> tuple[str, ...]:
     for protocol in found:
         if protocol.clip:
             raise configs.ConfigError(f"{protocol.name!r} is of videos; this run makes images.")
+        if protocol.probe and family and protocol.probe.name not in family.probes:
+            having = ", ".join(map(repr, family.probes)) or "none"
+            raise configs.ConfigError(
+                f"{protocol.name!r} is of pairs of images that a family makes by its probe "
+                f"{protocol.probe.name!r}; this run's family has {having}."
+            )
         if protocol.network == CLASSIFIER and protocol.name not in known:
             having = f"; these have: {', '.join(known)}, and all others." if known else "."
             raise configs.ConfigError(f"{protocol.name!r} is not for runs on {source}{having}")
@@ -96,9 +96,9 @@ def evaluate(
       CheckpointError: no checkpoint, or none of that step.
     """
     model = generate.load(workdir, step)
-    metrics = check_metrics(metrics, model.config.data.source)
+    metrics = check_metrics(metrics, model.config.data.source, model.family)
     source = open_source(model.config.data)
-    record = Evaluation(model.config, source, metrics, samples, seed)(model)
+    record = Evaluation(model.config, source, metrics, samples, seed, model.family)(model)
     keep(record, pathlib.Path(workdir) / EVALUATIONS)
     if jax.process_index() == 0:
         print(table(record))
@@ -132,13 +132,14 @@ def compare(
             raise ValueError(f"{protocol.name} measures runs on built-in data, not folders.")
         if fake is None and protocol.fakes != 0:
             raise ValueError(f"{protocol.name} compares two folders: give --fake as well.")
+        if protocol.probe:
+            raise ValueError(f"{protocol.name} measures runs by their generator, not folders.")
     records = []
-    for clip, frames in dict.fromkeys((p.clip, _sees_frames(p)) for p in chosen):
-        group = [p for p in chosen if (p.clip, _sees_frames(p)) == (clip, frames)]
+    for group in protocols.that_see_alike(chosen):
         reals = _pictures(real, group, real=True, seed=seed)
         fakes = reals if fake is None else _pictures(fake, group, real=False, seed=seed)
         began = time.monotonic()
-        bench = _Bench(reals, group, seed)
+        bench = Bench(reals, group, seed)
         results = bench.measure(fakes, group, available=len(fakes))
         found = bench.record(results, time.monotonic() - began)
         seen = {p.name: fakes.fingerprint for p in group if p.fakes != 0}
@@ -159,12 +160,7 @@ def _pictures(
     counts = [p.reals if real else p.fakes for p in group]
     most = None if None in counts else max(count or 1 for count in counts)
     clips = subjects.of_videos(path, group[0].clip, real=real, count=most, seed=seed)
-    return Frames(clips, group[0].clip[0]) if _sees_frames(group[0]) else clips
-
-
-def _sees_frames(protocol: Protocol) -> bool:
-    """Whether the network of a video metric looks at images."""
-    return protocol.clip is not None and protocol.network not in (protocols.I3D, protocols.C3D)
+    return Frames(clips, group[0].clip[0]) if group[0].sees_frames else clips
 
 
 def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -201,10 +197,11 @@ class Evaluation:
       metrics: names of protocols; empty for those that need no download.
       samples: how many, for the metrics of built-in data; all others fix it. 0 or None: theirs.
       seed: of the samples, of the order of the real images, and of the classifier.
+      family: the run's, if it is there already.
 
     Raises:
-      ValueError: a metric that is none or does not fit the run's source, or whose weights are
-        absent; too few samples; another number of samples than a protocol's.
+      ValueError: a metric that is none or does not fit the run, or whose weights are absent; too
+        few samples; another number of samples than a protocol's.
     """
 
     def __init__(
@@ -214,12 +211,16 @@ class Evaluation:
         metrics: Sequence[str] = (),
         samples: int | None = None,
         seed: int = 0,
+        family: Family | None = None,
     ):
-        chosen = protocols.find(check_metrics(metrics, config.data.source))
+        chosen = protocols.find(check_metrics(metrics, config.data.source, family))
         self._protocols = tuple(_with_samples(protocol, samples) for protocol in chosen)
         self._seed = seed
         self._reals = subjects.of_run(source, read_options(config.data), seed)
-        self._bench = _Bench(self._reals, self._protocols, seed)
+        self._benches = [
+            (Bench(self._reals, group, seed), group)
+            for group in protocols.that_see_alike(self._protocols)
+        ]
         self._programs: generate.Programs | None = None
 
     @property
@@ -235,17 +236,33 @@ class Evaluation:
           that they are read against (``real_real`` is the distance between two disjoint halves of
           the real images), counts, step, seed, protocols, hashes, versions and seconds.
         """
-        began = time.monotonic()
-        results: dict[Protocol, Result] = {}
-        for labels in sorted({protocol.labels for protocol in self._protocols}):
-            group = [protocol for protocol in self._protocols if protocol.labels == labels]
-            drawn = self._labels(max(p.fakes or 0 for p in group)) if labels == "data" else None
-            samples = Samples(model, self._seed, drawn, self._programs)
-            self._programs = samples.model.programs
-            results |= self._bench.measure(samples, group)
-        ordered = {protocol: results[protocol] for protocol in self._protocols}
-        record = self._bench.record(ordered, time.monotonic() - began)
+        records = []
+        for bench, group in self._benches:
+            began = time.monotonic()
+            results: dict[Protocol, Result] = {}
+            for labels in sorted({protocol.labels for protocol in group}):
+                alike = [protocol for protocol in group if protocol.labels == labels]
+                count = max(protocol.fakes or 0 for protocol in alike)
+                drawn = self._labels(count) if labels == "data" else None
+                results |= bench.measure(self._samples(model, alike[0].probe, drawn), alike)
+            records.append(bench.record(results, time.monotonic() - began))
+        record = functools.reduce(_merged, records)
+        record["metrics"] = {
+            name: value
+            for protocol in self._protocols
+            for name, value in record["metrics"].items()
+            if _protocol_of(name, record) == protocol.name
+        }
         return record | {"step": model.step}
+
+    def _samples(
+        self, model: generate.Model, probe: Probe | None, labels: np.ndarray | None
+    ) -> Subject:
+        if probe:
+            return Pairs(model, probe, self._seed, labels)
+        samples = Samples(model, self._seed, labels, self._programs)
+        self._programs = samples.model.programs
+        return samples
 
     def _labels(self, count: int) -> np.ndarray | None:
         """Labels of so many real images, drawn with replacement."""
@@ -266,204 +283,8 @@ def _with_samples(protocol: Protocol, samples: int | None) -> Protocol:
     return dataclasses.replace(protocol, fakes=samples)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Network:
-    """A feature network, and what it is known by."""
-
-    function: Callable[[Any, Any], Any]  # (variables, uint8 [n, h, w, c]) -> features by name
-    variables: Any
-    sha256: str
-    known: float | None = None  # the classifier's accuracy on real images that it has not seen
-
-
-class _Bench:
-    """The real pictures' side of some protocols, and the measuring of samples against it."""
-
-    def __init__(self, reals: Finite, chosen: Sequence[Protocol], seed: int):
-        self._reals, self._protocols, self._seed = reals, tuple(chosen), seed
-        self._folder = tempfile.TemporaryDirectory(prefix="ganjax-features-")
-        for name in {protocol.network for protocol in chosen} - {CLASSIFIER}:
-            weights.find(name)  # absent ones are an error now, not when they are first used
-
-    def measure(
-        self, fakes: Subject, chosen: Sequence[Protocol], available: int | None = None
-    ) -> dict[Protocol, Result]:
-        """Values of protocols for a set of samples, of which so many are available."""
-        wants = {protocol: _want(protocol, _fakes(protocol, available)) for protocol in chosen}
-        reals = self._real
-        with tempfile.TemporaryDirectory(prefix="ganjax-features-") as folder:
-            wanted = [want for want in wants.values() if want.count]
-            found = self._collect(fakes, wanted, pathlib.Path(folder), "samples") if wanted else {}
-            return {
-                protocol: MEASURES[protocol.measure].compute(
-                    Measured(
-                        real=reals.get(_want(protocol, self._count(protocol))),
-                        fake=found.get(want),
-                        asked=fakes.asked(want.count),
-                        known=self._networks[protocol.network].known,
-                    ),
-                    **protocol.options,
-                )
-                for protocol, want in wants.items()
-            }
-
-    def record(self, results: Mapping[Protocol, Result], seconds: float) -> dict[str, Any]:
-        """What is kept of a measurement."""
-        values = {
-            "_".join((protocol.name, part)) if part else protocol.name: value
-            for protocol, result in results.items()
-            for part, value in result.values.items()
-        }
-        return {
-            "time": time.time(),
-            "seed": self._seed,
-            "metrics": values,
-            "spread": {p.name: r.spread for p, r in results.items() if r.spread is not None},
-            "references": {p.name: dict(r.reference) for p, r in results.items()},
-            "protocols": {p.name: dataclasses.asdict(p) for p in results},
-            "real": {p.name: self._count(p) for p in results},
-            "source": {p.name: self._reals.fingerprint for p in results},
-            "weights": {name: network.sha256 for name, network in self._networks.items()},
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-            "versions": {"jax": jax.__version__, "ganjax": ganjax.__version__},
-            "seconds": round(seconds, 2),
-        }
-
-    def _count(self, protocol: Protocol) -> int:
-        """Real pictures of a protocol: NVIDIA's and StyleGAN-V's, too, take what there is."""
-        there = len(self._reals)
-        if protocol.fakes == 0 and there < (protocol.reals or 0):
-            raise ValueError(
-                f"{protocol.name} is of {protocol.reals} real samples, and there are {there}."
-            )
-        return there if protocol.reals is None else min(there, protocol.reals * _frames(protocol))
-
-    @functools.cached_property
-    def _networks(self) -> dict[str, _Network]:
-        names = dict.fromkeys(protocol.network for protocol in self._protocols)
-        return {
-            name: self._classifier() if name == CLASSIFIER else self._load(name) for name in names
-        }
-
-    def _load(self, name: str) -> _Network:
-        network = catalog.load(name)
-        features = tuple(dict.fromkeys(p.feature for p in self._protocols if p.network == name))
-
-        def function(variables: Any, images: Any) -> Any:
-            if images.shape[-1] == 1:
-                images = jnp.repeat(images, 3, axis=-1)
-            return network.apply(variables, images, features)
-
-        return _Network(function, network.variables, network.sha256)
-
-    def _classifier(self) -> _Network:
-        """Trained on the real pictures that its protocols look at."""
-        count = max(self._count(p) for p in self._protocols if p.network == CLASSIFIER)
-        assert isinstance(self._reals, Pictures), "only runs have classifiers"
-        images = np.concatenate(list(self._reals.batches(range(count))))
-        labels = self._reals.asked(count)
-        assert labels is not None
-        made = train_classifier(images, labels, len(self._reals.classes), self._seed)
-        # Hosts with other numbers of cores round differently.
-        params, accuracy = of_first((made.params, made.accuracy))
-
-        def function(variables: Any, images: Any) -> Any:
-            features, logits = made.network.apply({"params": variables}, images)
-            return {"features": features, "logits": logits}
-
-        digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(params)))
-        return _Network(function, params, digest.hexdigest(), float(accuracy))
-
-    @functools.cached_property
-    def _real(self) -> dict[Want, Collected]:
-        """What the protocols want of the real pictures, kept for the next time."""
-        wants = [_want(p, self._count(p)) for p in self._protocols if self._count(p)]
-
-        @functools.cache
-        def collected() -> dict[Want, Collected]:
-            folder = pathlib.Path(self._folder.name)
-            return self._collect(self._reals, wants, folder, "real pictures")
-
-        def kept(want: Want) -> Collected:
-            if want.network == CLASSIFIER:
-                return collected()[want]
-            arrays = cached(
-                cache_folder(),
-                self._reals.fingerprint,
-                {"name": f"{want.network}-{want.feature}"} | dataclasses.asdict(want),
-                self._networks[want.network].sha256,
-                lambda: _arrays(collected()[want]),
-            )
-            return arrays["rows"] if want.form == "rows" else Halves.from_arrays(arrays)
-
-        return {want: kept(want) for want in wants}
-
-    def _collect(
-        self, subject: Subject, wants: Iterable[Want], folder: pathlib.Path, what: str
-    ) -> dict[Want, Collected]:
-        """Features of a subject's pictures, each process seeing to its share."""
-        # Each want is merged by all processes together, so they take them in one order: no sets.
-        wants = tuple(dict.fromkeys(wants))
-        names = dict.fromkeys(want.network for want in wants)
-        networks = {n: (self._networks[n].function, self._networks[n].variables) for n in names}
-        places = share(max(want.count for want in wants))
-        quiet = jax.process_index() > 0 or not sys.stderr.isatty()
-        with tqdm.tqdm(total=len(places), desc=what, leave=False, disable=quiet) as bar:
-
-            def batches() -> Iterator[np.ndarray]:
-                for batch in subject.batches(places):
-                    yield batch
-                    bar.update(len(batch))
-
-            # A clip is as much as its frames: 64 clips of 128 would not fit anywhere.
-            frames = max(
-                p.clip[0] if p.clip and not _sees_frames(p) else 1 for p in self._protocols
-            )
-            features = Networks(networks, max(1, BATCH // frames))(batches())
-            return collect(features, places.start, wants, folder, subject.describe)
-
-
-def _want(protocol: Protocol, count: int) -> Want:
-    form = MEASURES[protocol.measure].form
-    return Want(protocol.network, protocol.feature, count, form)
-
-
-def _fakes(protocol: Protocol, available: int | None) -> int:
-    """How many samples a protocol takes of those that are available; None: any number."""
-    if protocol.fakes is None:
-        if available is None:
-            raise ValueError(
-                f"{protocol.name} takes all pictures of a folder; a model has no end of them. "
-                "Choose a metric with a number: --help lists them."
-            )
-        return available
-    wanted = protocol.fakes * _frames(protocol)
-    if available is not None and available < wanted:
-        raise ValueError(
-            f"{protocol.name} is of {protocol.fakes} samples, and there are "
-            f"{available // _frames(protocol)}. Make more, or choose a metric of as many as there "
-            "are, as fid_all: --help lists them."
-        )
-    return wanted
-
-
-def _frames(protocol: Protocol) -> int:
-    """Pictures that the network sees of a sample."""
-    return protocol.clip[0] if protocol.clip and _sees_frames(protocol) else 1
-
-
-def _arrays(collected: Collected) -> dict[str, np.ndarray]:
-    return collected.to_arrays() if isinstance(collected, Halves) else {"rows": collected}
-
-
 def _number(samples: int | None) -> str:
     return "all" if samples is None else f"{samples or ''}"
-
-
-def cache_folder() -> pathlib.Path:
-    """Where statistics of real sets are kept: ``$XDG_CACHE_HOME/ganjax/statistics``."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(home).expanduser() / "ganjax" / "statistics"
 
 
 def table(record: dict[str, Any]) -> str:

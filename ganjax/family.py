@@ -60,6 +60,7 @@ class Request:
             )
 
 
+Probe = Callable[..., Mapping[str, Any]]  # (variables, key, indices, labels, **options) -> pairs
 Sample = Callable[[Any], Any]  # draws -> images [n, h, w, c] in [-1, 1]
 Bind = Callable[[float | None], Sample]  # truncation -> the sampler that is ready for it
 
@@ -81,6 +82,13 @@ class Family:
       sheets: the family's pictures, by name: ``sheet(bind, key, request) -> Sheet``, where
         ``bind(truncation)`` is ``sample`` with variables that are ready for it. Training shows
         ``grid``.
+      probes: what metrics of pairs look at, by name: ``probe(variables, key, indices, labels,
+        **options) -> {"one", "other"}``, images [n, h, w, c], about [-1, 1] and not clipped; with a
+        ``"mask"`` [n, h, w, 1] of 0 and 1 where not all pixels can be compared. Pure, to be jitted,
+        and in float32 whatever the family computes in. Pair i is a pure function of
+        ``(key, indices[i], labels[i])``. Known to `metrics.protocols` are ``path`` (options
+        ``space`` "w" or "z", ``sampling`` "end" or "full", ``epsilon``), ``translation`` (``reach``
+        in widths, ``whole`` pixels or not) and ``rotation`` (``reach`` in half turns).
       ready: ``ready(variables, key, request) -> variables``: once before sampling; BigGAN gathers
         standing statistics there.
       rules: where parameters live on the mesh; the default replicates.
@@ -96,6 +104,7 @@ class Family:
     draws: Callable[[Any, Any, Request], Any]
     sample: Callable[[Any, Any], Any]
     sheets: Mapping[str, Callable[[Bind, Any, Request], Sheet]]
+    probes: Mapping[str, Probe] = dataclasses.field(default_factory=dict)
     ready: Callable[[Any, Any, Request], Any] = lambda variables, key, request: variables
     rules: tuple[Rule, ...] = ()
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -129,12 +129,17 @@ class Model:
         )
 
     def bind(self, seed: int, request: Request) -> Any:
-        """``draws -> images`` with variables made ready for this request, once."""
+        """``draws -> images`` with variables made ready for this request."""
+        variables = self.ready(seed, request)
+        return lambda draws: self.programs.sample(variables, draws)
+
+    def ready(self, seed: int, request: Request) -> Any:
+        """The variables that this request is sampled with, made once."""
         at = (seed, request.truncation)
         if at not in self._ready:
             key = jax.random.fold_in(jax.random.key(seed), 1)
             self._ready[at] = self.family.ready(self.variables, key, request)
-        return lambda draws: self.programs.sample(self._ready[at], draws)
+        return self._ready[at]
 
 
 def load(workdir: str | pathlib.Path, step: int | Literal["best"] | None = None) -> Model:

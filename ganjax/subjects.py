@@ -1,16 +1,17 @@
-"""Sets that can be measured: pictures, clips of videos, samples of a model."""
+"""Sets that can be measured: pictures, clips of videos, samples of a model, pairs of its images."""
 
+import functools
 import hashlib
 import itertools
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
 from ganjax import generate
 from ganjax.data.files import Files, Folder, Tree, Zip
@@ -19,6 +20,7 @@ from ganjax.data.transforms import BrokenItem, Item, Transform
 from ganjax.data.videos import Videos
 from ganjax.family import Request
 from ganjax.metrics.clips import Clips, frames_of, leading_clips, real_clips
+from ganjax.metrics.protocols import Probe
 from ganjax.parallel.mesh import batch_sharding, make_mesh, replicated
 from ganjax.parallel.rules import whole
 
@@ -38,8 +40,8 @@ class Subject(Protocol):
     name: str
     fingerprint: str
 
-    def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m ..."]]:
-        """What lies at consecutive places, some at a time."""
+    def batches(self, places: range) -> Iterator[Any]:
+        """What lies at consecutive places, some at a time: arrays [m, ...], or trees of such."""
         ...
 
     def asked(self, count: int) -> Int[np.ndarray, "n"] | None:
@@ -321,3 +323,56 @@ def _local(model: generate.Model, programs: generate.Programs | None) -> generat
         model.step,
         programs,
     )
+
+
+class Pairs:
+    """The pairs of images that a probe makes of a model.
+
+    What lies at a place is a pair's index and label; the images are made where their features are
+    taken, on the devices.
+
+    Attributes:
+      make: from `variables` and what lies at some places to their pairs.
+      variables: ready for it.
+
+    Args:
+      model: of which.
+      probe: which function of its family, and its options.
+      seed: of the pairs.
+      labels: of the pairs; None goes round the classes.
+    """
+
+    fingerprint = ""
+
+    def __init__(
+        self,
+        model: generate.Model,
+        probe: Probe,
+        seed: int = 0,
+        labels: Int[np.ndarray, "n"] | None = None,
+    ):
+        self.name = f"pairs of step {model.step}"
+        self._classes = int(model.config.data.get("classes", 0)) or 1
+        self._labels = labels
+        function = functools.partial(model.family.probes[probe.name], **probe.options)
+        self.make = functools.partial(_make, function)
+        ready = _local(model, None).ready(seed, Request())
+        self.variables = {"generator": ready, "key": jax.random.key(seed)}
+
+    def batches(self, places: range) -> Iterator[dict[str, Int[np.ndarray, "m"]]]:
+        indices = np.arange(places.start, places.stop, dtype=np.int32)
+        yield {"index": indices, "label": self._asked(indices)}
+
+    def asked(self, count: int) -> Int[np.ndarray, "n"]:
+        return self._asked(np.arange(count))
+
+    def describe(self, place: int) -> str:
+        return f"pair {place} ({self.name})"
+
+    def _asked(self, indices: Int[np.ndarray, "m"]) -> Int[np.ndarray, "m"]:
+        labels = indices % self._classes if self._labels is None else self._labels[indices]
+        return labels.astype(np.int32)
+
+
+def _make(function: Any, variables: Any, places: Mapping[str, Array]) -> Mapping[str, Array]:
+    return function(variables["generator"], variables["key"], places["index"], places["label"])

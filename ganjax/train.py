@@ -114,7 +114,9 @@ class Run:
         known = evaluate.metric_names(config.data.source)
         # A preset that is given other data, which has no metrics yet, trains without.
         if config.evaluate.every_images and (known or metrics):
-            self._evaluation = evaluate.Evaluation(config, source, metrics, samples)
+            self._evaluation = evaluate.Evaluation(
+                config, source, metrics, samples, family=self._family
+            )
 
         # Continue, or begin.
         self._key = jax.random.key(config.seed)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from configs import biggan
-from ganjax import checkpoint, family
+from ganjax import bench, checkpoint, family
 from ganjax import evaluate as evaluation
 from ganjax.metrics.classifier import train_classifier
 from ganjax.metrics.collect import Halves
@@ -68,9 +68,9 @@ def measure(folder, layout):
     """In each process of a layout; records of both folders in both roles, and of the run."""
     processes_here, devices = LAYOUTS[layout]
     assert (jax.process_count(), jax.local_device_count()) == (processes_here, devices)
-    evaluation.weights.find = lambda name: None
-    evaluation.catalog.load = lambda name: Mixing()
-    evaluation.train_classifier = lambda *args: train_classifier(*args, steps=60)
+    bench.weights.find = lambda name: None
+    bench.catalog.load = lambda name: Mixing()
+    bench.train_classifier = lambda *args: train_classifier(*args, steps=60)
     folder = pathlib.Path(folder)
     records = {
         f"{real}-{fake}": evaluation.compare(folder / real, folder / fake, ["fid_all", "pr_all"])

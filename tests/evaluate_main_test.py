@@ -22,7 +22,7 @@ FVD = "--metrics=fvd_all_16f"
 STUB = """
 import sys
 import jax.numpy as jnp
-from ganjax import config, evaluate, main
+from ganjax import bench, config, main
 
 class Network:
     sha256, variables = "of means", ()
@@ -33,8 +33,8 @@ class Network:
             means = jnp.where(means > 200, jnp.nan, means)
         return dict.fromkeys(features, means)
 
-evaluate.weights.find = lambda name: None
-evaluate.catalog.load = lambda name: Network()
+bench.weights.find = lambda name: None
+bench.catalog.load = lambda name: Network()
 config.run(main.main)
 """
 

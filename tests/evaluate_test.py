@@ -10,7 +10,7 @@ from PIL import Image
 
 import ganjax
 from configs import biggan
-from ganjax import checkpoint, family, subjects
+from ganjax import bench, checkpoint, family, subjects
 from ganjax import evaluate as evaluation
 from ganjax.config import ConfigError
 from ganjax.data.sources import open_source, read_options
@@ -44,7 +44,7 @@ def one_short_training():
         return made[seed]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "train_classifier", short)
+        patch.setattr(bench, "train_classifier", short)
         yield
 
 
@@ -128,8 +128,8 @@ def folders(tmp_path, monkeypatch):
             flat = images.reshape(len(images), -1).astype("float32")
             return dict.fromkeys(features, flat @ variables[: flat.shape[1]])
 
-    monkeypatch.setattr(evaluation.weights, "find", lambda name: None)
-    monkeypatch.setattr(evaluation.catalog, "load", lambda name: Network())
+    monkeypatch.setattr(bench.weights, "find", lambda name: None)
+    monkeypatch.setattr(bench.catalog, "load", lambda name: Network())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path, mixing, passes
 

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"main"},
     {"train"},
-    {"evaluate", "subjects", "plan", "generate", "collapse"},
+    {"evaluate", "bench", "subjects", "plan", "generate", "collapse"},
     {"families"},
     {"program"},
     {"family"},

@@ -3,13 +3,13 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
 
-from ganjax.metrics.features import Accumulator, Extractor
+from ganjax.metrics.features import Accumulator
 from ganjax.metrics.frechet import Moments
 from ganjax.metrics.hosts import gather_rows, merge_moments
 
@@ -152,27 +152,3 @@ class _Rows:
 
 def _sink(want: Want, path: pathlib.Path) -> _Moments | _Rows:
     return _Moments() if want.form == "moments" else _Rows(path)
-
-
-class Networks:
-    """Several feature networks in one program, so that a set is passed over once.
-
-    Args:
-      networks: ``function(variables, images uint8 [n, h, w, c]) -> {feature: [n, ...]}`` and the
-        variables of each.
-      batch: see `Extractor`.
-    """
-
-    def __init__(
-        self, networks: Mapping[str, tuple[Callable[[Any, Any], Any], Any]], batch: int = 64
-    ):
-        functions = {name: function for name, (function, _) in networks.items()}
-
-        def all_of_them(variables: Any, images: Any) -> Any:
-            return {name: function(variables[name], images) for name, function in functions.items()}
-
-        variables = {name: variables for name, (_, variables) in networks.items()}
-        self._extractor = Extractor(all_of_them, variables, batch)
-
-    def __call__(self, samples: Iterable[Any]) -> Iterator[Features]:
-        return self._extractor(samples)

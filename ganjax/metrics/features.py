@@ -5,6 +5,7 @@ Every process runs the network on its own devices over its own share of the samp
 moments are merged (`hosts.merge_moments`) or features gathered (`hosts.gather_rows`).
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -48,14 +49,20 @@ class Extractor:
         devices = jax.local_devices() if mesh is None else list(mesh.local_mesh.devices.flat)
         own = make_mesh({"data": len(devices)}, devices)
         self.batch = -(-batch // len(devices)) * len(devices)
-        self._split = batch_sharding(own, leading=0)
-        self._variables = jax.device_put(variables, replicated(own))
+        self._split, self._whole = batch_sharding(own, leading=0), replicated(own)
+        self._variables = jax.device_put(variables, self._whole)
 
         def features(variables: Any, samples: Any) -> Any:
             with jax.default_matmul_precision("highest"):
                 return function(variables, samples)
 
         self._program = jax.jit(features, out_shardings=self._split)
+
+    def bound(self, variables: Any) -> "Extractor":
+        """The same program with other variables."""
+        other = copy.copy(self)
+        other._variables = jax.device_put(variables, self._whole)
+        return other
 
     def __call__(self, samples: Iterable[Any]) -> Iterator[Any]:
         """Features of a stream of samples.

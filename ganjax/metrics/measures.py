@@ -11,6 +11,8 @@ from ganjax.metrics.collect import Halves
 from ganjax.metrics.frechet import distance
 from ganjax.metrics.inception_score import inception_score, video_inception_score
 from ganjax.metrics.kid import kid
+from ganjax.metrics.pairs import psnr
+from ganjax.metrics.path_length import perceptual_path_length
 from ganjax.metrics.precision_recall import precision_recall
 
 
@@ -99,6 +101,14 @@ def _density_coverage(measured: Measured, **options: Any) -> Result:
     return Result({"density": found.density, "coverage": found.coverage})
 
 
+def _path_length(measured: Measured, *, epsilon: float) -> Result:
+    return Result({"": perceptual_path_length(np.asarray(measured.fake, np.float64) / epsilon**2)})
+
+
+def _psnr(measured: Measured) -> Result:
+    return Result({"": psnr(measured.fake)})
+
+
 def _accuracy(measured: Measured) -> Result:
     assert measured.known is not None
     right = measured.fake.argmax(axis=1) == measured.asked
@@ -113,5 +123,7 @@ MEASURES = {
     "video_inception_score": Measure("rows", "more", _video_inception_score),
     "precision_recall": Measure("rows", "more", _precision_recall),
     "density_coverage": Measure("rows", "more", _density_coverage),
+    "path_length": Measure("rows", "less", _path_length),
+    "psnr": Measure("rows", "more", _psnr),
     "accuracy": Measure("rows", "more", _accuracy),
 }

@@ -2,28 +2,28 @@
 
 How much LPIPS changes over a short step between two random latents, over the step squared. The
 generator and LPIPS are the caller's: draw `endpoints`, step between them in Z (`slerp`) or in W
-(`lerp`), render both ends with the same noise, `prepare` the pictures, take the layers' features
-that LPIPS compares, and pass their `step_distances` to `perceptual_path_length`.
+(`lerp`), render both ends with the same noise, `prepare` the pictures, and pass their LPIPS over
+the squared step to `perceptual_path_length`.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from ganjax.metrics.blocks import check_features
 
-EPSILON = 1e-4  # the step
 SIDE = 256  # pixels that LPIPS looks at
 REJECTED = 1.0  # percent of the distances at either end
 
 
 def endpoints(
-    key: Key[Array, ""], n: int, latent_dim: int, sampling: str = "end"
+    key: Key[Array, ""], indices: Int[Array, "n"], latent_dim: int, sampling: str = "end"
 ) -> tuple[Float[Array, "n"], Float[Array, "n z"], Float[Array, "n z"]]:
     """Where steps begin, and the latents between which they lead.
 
     Args:
+      indices: of the steps; step i is a pure function of the key and i.
       sampling: steps begin at the first latent ("end", StyleGAN2), or anywhere ("full").
 
     Returns:
@@ -31,10 +31,14 @@ def endpoints(
     """
     if sampling not in ("end", "full"):
         raise ValueError(f"sampling={sampling!r}; set 'end' or 'full'")
-    where, first, second = jax.random.split(key, 3)
-    t = jax.random.uniform(where, (n,)) if sampling == "full" else jnp.zeros(n)
-    shape = (n, latent_dim)
-    return t, jax.random.normal(first, shape), jax.random.normal(second, shape)
+
+    def draw(index: Array) -> tuple[Array, Array]:
+        where, which = jax.random.split(jax.random.fold_in(key, index))
+        t = jax.random.uniform(where) if sampling == "full" else jnp.zeros(())
+        return t, jax.random.normal(which, (2, latent_dim))
+
+    t, both = jax.vmap(draw)(indices)
+    return t, both[:, 0], both[:, 1]
 
 
 def lerp(
@@ -88,17 +92,13 @@ def prepare(images: Float[Array, "n h w c"], crop: bool = False) -> Float[Array,
     return jnp.repeat(images, 3, axis=-1) if channels == 1 else images
 
 
-def step_distances(
-    a: Float[Array, "n f"], b: Float[Array, "n f"], epsilon: float = EPSILON
-) -> Float[Array, "n"]:
-    """Squared distances of LPIPS's features (already weighted) over the squared step."""
-    return jnp.square(a - b).sum(axis=1) / epsilon**2
-
-
 def perceptual_path_length(distances: Shaped[np.ndarray, "n"]) -> float:
     """The mean distance without the lowest and the highest percent.
 
     The bounds are samples themselves (the percentile's lower and higher neighbour), and stay in.
+
+    Args:
+      distances: LPIPS over the squared step.
 
     Raises:
       ValueError: no distances, or one that is not finite.

@@ -8,7 +8,7 @@ protocol, the hash of the network's weights and the fingerprint of the real set.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 CLASSIFIER = "classifier"  # the network that is trained on the spot, `metrics.classifier`
@@ -17,9 +17,25 @@ CLIP = "clip-vit-b-32"
 VGG = "vgg16"
 I3D = "i3d-styleganv"
 C3D = "c3d-ucf101"
+PIXELS = "pixels"  # no network: pairs of pictures are compared as they are, `metrics.pairs`
 
 ALL = None
 BY_N, BY_N_LESS_1 = {"ddof": 0}, {"ddof": 1}  # divisors of covariances
+EPSILON = 1e-4  # the step of path lengths, as a share of the way between two latents
+STEP = {"epsilon": EPSILON}
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What a protocol asks of a model's family instead of samples.
+
+    Attributes:
+      name: of `family.Family.probes`.
+      options: of that function.
+    """
+
+    name: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +55,7 @@ class Protocol:
       source: whose protocol it is.
       clip: (frames, stride) of each sample of a video metric, whose numbers count clips; None for
         images. A network of images sees every frame of a clip on its own.
+      probe: makes the samples, a pair of images each, where they are not the model's own.
     """
 
     name: str
@@ -51,12 +68,29 @@ class Protocol:
     options: Mapping[str, Any]
     source: str
     clip: tuple[int, int] | None = None
+    probe: Probe | None = None
+
+    @property
+    def sees_frames(self) -> bool:
+        """Whether a network of images looks at clips."""
+        return self.clip is not None and self.network not in (I3D, C3D)
+
+    @property
+    def sees(self) -> tuple[Any, ...]:
+        """What its network looks at: equal for protocols that share a pass over the samples."""
+        return self.clip, self.sees_frames, self.probe
 
 
 _TORCH_FIDELITY = {"seed": 2020}
 _NVIDIA = "stylegan2-ada-pytorch, stylegan3"
 # NOTE: resize and epsilon inside of its I3D are assumed, see `pretrained.i3d`.
 _STYLEGANV = "stylegan-v, released code"
+
+
+def _path(space: str, sampling: str) -> Probe:
+    """Both ends of a short step between two latents."""
+    return Probe("path", {"space": space, "sampling": sampling, "epsilon": EPSILON})
+
 
 # fmt: off
 TABLE = tuple(Protocol(*row) for row in (
@@ -96,6 +130,22 @@ TABLE = tuple(Protocol(*row) for row in (
      "frames of fvd2048_16f", (16, 1)),
     ("isv2048_ucf", "video_inception_score", C3D, "probabilities", 0, 2048, "data",
      {"splits": 10, "seed": 42}, _STYLEGANV, (16, 1)),
+    ("ppl2_wend", "path_length", VGG, "lpips", 0, 50_000, "data", STEP, _NVIDIA, None,
+     _path("w", "end")),
+    ("ppl_wend", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA, None,
+     _path("w", "end")),
+    ("ppl_wfull", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA, None,
+     _path("w", "full")),
+    ("ppl_zend", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA, None,
+     _path("z", "end")),
+    ("ppl_zfull", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA, None,
+     _path("z", "full")),
+    ("eqt50k_int", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3", None,
+     Probe("translation", {"reach": 0.125, "whole": True})),
+    ("eqt50k_frac", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3", None,
+     Probe("translation", {"reach": 0.125, "whole": False})),
+    ("eqr50k", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3", None,
+     Probe("rotation", {"reach": 1.0})),
 ))
 # fmt: on
 
@@ -117,6 +167,19 @@ def find(names: Sequence[str]) -> tuple[Protocol, ...]:
                 f"{', '.join(BY_NAME)}."
             )
     return tuple(BY_NAME[name] for name in dict.fromkeys(names))
+
+
+def that_see_alike(chosen: Iterable[Protocol]) -> list[list[Protocol]]:
+    """The protocols, those together that see alike."""
+    groups: list[list[Protocol]] = []
+    for protocol in chosen:
+        for group in groups:
+            if group[0].sees == protocol.sees:
+                group.append(protocol)
+                break
+        else:
+            groups.append([protocol])
+    return groups
 
 
 def table() -> str:

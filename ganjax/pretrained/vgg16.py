@@ -9,6 +9,8 @@ NOTE: what vgg16.pt holds and does to its input is known from ports of it, not f
 which could not be had: layer names, scaling by ImageNet's mean and deviation, the resize.
 """
 
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from ganjax.metrics.path_length import prepare as shrink
 from ganjax.pretrained.blocks import HIGHEST, Entry, Path, entries_of
 from ganjax.pretrained.network import FeatureNetwork, Kind, Shapes, State
 from ganjax.pretrained.resize import resize, tf1
@@ -26,6 +29,11 @@ MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions
 FEATURES = ("fc2", "logits")
+# LPIPS of pairs of images in [-1, 1], by what is looked at: all of them, or where faces are.
+PAIRS: dict[str, Callable[[Array], Array]] = {
+    "lpips": shrink,
+    "lpips_faces": functools.partial(shrink, crop=True),
+}
 EPS = 1e-10
 
 
@@ -93,18 +101,36 @@ class Vgg16(nn.Module):
     ) -> Float[Array, "n"]:
         """LPIPS between normalised images, pair by pair."""
         total = jnp.zeros(len(one), one.dtype)
-        both = self.stages(jnp.concatenate((one, other)))
+        # Neighbours, so that both of a pair stay on their device.
+        both = self.stages(jnp.stack((one, other), axis=1).reshape(-1, *one.shape[1:]))
         for activation, weight in zip(both, self.lpips):
             # A length of 0 means a ReLU at 0 in every channel, which lets no gradient through.
             length = jnp.sqrt(jnp.sum(jnp.square(activation), axis=-1, keepdims=True))
-            first, second = jnp.split(activation / (length + EPS), 2)
-            squares = jnp.dot(jnp.square(first - second), weight, precision=HIGHEST)
+            unit = (activation / (length + EPS)).reshape(len(one), 2, *activation.shape[1:])
+            change = jnp.square(unit[:, 0] - unit[:, 1])
+            squares = jnp.dot(change, weight, precision=HIGHEST)
             total += jnp.mean(squares, axis=(1, 2))
         return total
 
 
 class VggNetwork(FeatureNetwork):
     """VGG16 with weights: `network(images)` as any feature network, and `network.lpips(a, b)`."""
+
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        images: Array | Mapping[str, Array],
+        features: Sequence[str] | None = None,
+    ) -> dict[str, Array]:
+        """As of any network; of pairs ("one", "other" in [-1, 1]) the features are `PAIRS`."""
+        if not isinstance(images, Mapping):
+            return super().apply(variables, images, features)
+        assert isinstance(self.kind.module, Vgg16)
+        found = {}
+        for name in features or PAIRS:
+            one, other = (PAIRS[name](images[end]) for end in ("one", "other"))
+            found[name] = _apply_lpips(self.kind.module, variables, one, other)
+        return found
 
     def lpips(
         self, one: Num[Array | np.ndarray, "n h w 3"], other: Num[Array | np.ndarray, "n h w 3"]

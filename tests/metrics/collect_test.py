@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ganjax.metrics.collect import Halves, Networks, Want, collect
+from ganjax.metrics.collect import Halves, Want, collect
 from ganjax.metrics.frechet import Moments
 
 RNG = np.random.default_rng(0)
@@ -62,19 +62,3 @@ def test_halves_come_back_from_their_arrays(tmp_path):
     back = Halves.from_arrays(halves.to_arrays())
     np.testing.assert_array_equal(back.whole.scatter, halves.whole.scatter)
     assert back.even.count == 12 and back.odd.count == 11
-
-
-def test_several_networks_see_each_sample_once():
-    networks = Networks(
-        {
-            "double": (lambda scale, x: {"x": scale * x.astype("float32")}, np.float32(2)),
-            "sum": (lambda bias, x: {"s": x.sum((1, 2, 3)) + bias}, np.float32(1)),
-        },
-        batch=8,
-    )
-    images = RNG.integers(256, size=(11, 2, 2, 1), dtype=np.uint8)
-    found = list(networks([images[:3], images[3:]]))
-    doubled = np.concatenate([batch["double"]["x"] for batch in found])
-    np.testing.assert_array_equal(doubled, 2.0 * images)
-    sums = np.concatenate([batch["sum"]["s"] for batch in found])
-    np.testing.assert_array_equal(sums, 1.0 + images.sum((1, 2, 3)))

@@ -9,17 +9,19 @@ from ganjax.metrics.path_length import (
     perceptual_path_length,
     prepare,
     slerp,
-    step_distances,
 )
 
 
 def test_endpoints():
-    t, a, b = endpoints(jax.random.key(0), 100, 8)
+    key, indices = jax.random.key(0), jnp.arange(100)
+    t, a, b = endpoints(key, indices, 8)
     assert not t.any() and a.shape == b.shape == (100, 8) and (a != b).all()
-    t, *_ = endpoints(jax.random.key(0), 100, 8, "full")
-    assert 0 <= t.min() < 0.1 and 0.9 < t.max() < 1
+    full, *both = endpoints(key, indices, 8, "full")
+    assert 0 <= full.min() < 0.1 and 0.9 < full.max() < 1
+    alone = endpoints(key, indices[41:43], 8, "full")
+    jax.tree.map(np.testing.assert_array_equal, [x[41:43] for x in (full, *both)], list(alone))
     with pytest.raises(ValueError, match="sampling='middle'"):
-        endpoints(jax.random.key(0), 2, 8, "middle")
+        endpoints(key, indices[:2], 8, "middle")
 
 
 def test_lines():
@@ -63,11 +65,6 @@ def test_odd_pictures_are_refused():
         prepare(jnp.zeros((1, 700, 700, 1)))
     with pytest.raises(ValueError, match="2 channels"):
         prepare(jnp.zeros((1, 32, 32, 2)))
-
-
-def test_distances_are_over_the_squared_step():
-    a, b = jnp.zeros((2, 3)), jnp.array([[1.0, 2.0, 2.0], [0.0, 0.0, 0.5]])
-    np.testing.assert_allclose(step_distances(a, b, 0.5), [36, 1])
 
 
 def test_the_outer_percents_are_left_out_and_their_bounds_stay():

@@ -5,16 +5,19 @@ import pytest
 from ganjax.metrics import protocols
 from ganjax.metrics.measures import MEASURES
 from ganjax.pretrained.catalog import KINDS
+from ganjax.pretrained.vgg16 import PAIRS
 
 
 def test_every_protocol_can_be_carried_out():
     assert len(protocols.BY_NAME) == len(protocols.TABLE)
     for protocol in protocols.TABLE:
         assert protocol.measure in MEASURES
-        if protocol.network != protocols.CLASSIFIER:
+        if protocol.probe and protocol.network == protocols.VGG:
+            assert protocol.feature in PAIRS
+        elif protocol.network not in (protocols.CLASSIFIER, protocols.PIXELS):
             assert protocol.feature in KINDS[protocol.network].features, protocol.name
         assert protocol.fakes is None or protocol.fakes != 1
-        assert protocol.fakes != 0 or protocol.reals
+        assert protocol.fakes != 0 or protocol.reals, protocol.name
 
 
 def test_the_table_has_a_line_for_each():

@@ -110,3 +110,13 @@ def test_features_of_the_dense_layers():
     found = module.apply({"params": params}, last, method="head")
     np.testing.assert_allclose(found["fc2"][0, 7], pooled[0, 2, 5, 3])
     assert found["logits"].shape == (1, 1000)
+
+
+def test_pairs_are_looked_at_whole_or_where_faces_are(network):
+    rng = np.random.default_rng(3)
+    one, other = jnp.asarray(rng.uniform(-1, 1, (2, 2, 64, 64, 1)), jnp.float32)
+    found = network.apply(network.variables, {"one": one, "other": other}, ["lpips", "lpips_faces"])
+    a, b = (jnp.repeat((x + 1) * 127.5, 3, axis=-1) for x in (one, other))
+    np.testing.assert_allclose(found["lpips"], network.lpips(a, b), rtol=1e-4)
+    faces = network.lpips(a[:, 24:56, 16:48], b[:, 24:56, 16:48])
+    np.testing.assert_allclose(found["lpips_faces"], faces, rtol=1e-4)

@@ -16,6 +16,7 @@ from ganjax.families.stylegan2.networks import (
     example_inputs,
 )
 from ganjax.families.stylegan2.phases import Losses, finite_gradients, half_life_decay, phases
+from ganjax.families.stylegan2.probes import Probes
 from ganjax.families.stylegan2.rules import RULES
 from ganjax.families.stylegan2.sampling import Sampling
 from ganjax.family import Family, Inputs
@@ -71,6 +72,7 @@ def build(config: Any) -> Family:
         draws=sampling.draws,
         sample=sampling.sample,
         sheets=sampling.sheets(),
+        probes=Probes(generator).by_name(),
         extras={"path_mean": np.zeros((), np.float32)} if loss.path_weight else {},
     )
 

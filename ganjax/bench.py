@@ -1,0 +1,262 @@
+"""Samples against real ones: features of both, what is kept of the real ones, values, a record."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+import ganjax
+from ganjax.metrics.cache import cached
+from ganjax.metrics.classifier import train_classifier
+from ganjax.metrics.collect import Collected, Halves, Want, collect
+from ganjax.metrics.features import BATCH, Extractor
+from ganjax.metrics.hosts import of_first, share
+from ganjax.metrics.measures import MEASURES, Measured, Result
+from ganjax.metrics.pairs import squares
+from ganjax.metrics.protocols import CLASSIFIER, PIXELS, Protocol
+from ganjax.pretrained import catalog, weights
+from ganjax.subjects import Finite, Pairs, Pictures, Subject
+
+PAIRS_BATCH = 16  # pairs of images that a generator makes together
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """A feature network, and what it is known by."""
+
+    function: Callable[[Any, Any], Any]  # (variables, uint8 [n, h, w, c]) -> features by name
+    variables: Any
+    sha256: str
+    known: float | None = None  # the classifier's accuracy on real images that it has not seen
+
+
+class Bench:
+    """The real side of some protocols that see alike, and the measuring of samples against it.
+
+    Args:
+      reals: that are looked at.
+      chosen: the protocols; what they see (`Protocol.sees`) is equal.
+      seed: of the classifier, and of what the record says.
+
+    Raises:
+      ValueError: weights of a network are absent.
+    """
+
+    def __init__(self, reals: Finite, chosen: Sequence[Protocol], seed: int):
+        self._reals, self._protocols, self._seed = reals, tuple(chosen), seed
+        self._folder = tempfile.TemporaryDirectory(prefix="ganjax-features-")
+        self._extractors: dict[tuple[str, ...], Extractor] = {}
+        for name in {protocol.network for protocol in chosen} - {CLASSIFIER, PIXELS}:
+            weights.find(name)  # absent ones are an error now, not when they are first used
+
+    def measure(
+        self, fakes: Subject, chosen: Sequence[Protocol], available: int | None = None
+    ) -> dict[Protocol, Result]:
+        """Values of protocols for a set of samples, of which so many are available."""
+        wants = {protocol: _want(protocol, _fakes(protocol, available)) for protocol in chosen}
+        reals = self._real
+        with tempfile.TemporaryDirectory(prefix="ganjax-features-") as folder:
+            wanted = [want for want in wants.values() if want.count]
+            found = self._collect(fakes, wanted, pathlib.Path(folder), "samples") if wanted else {}
+            return {
+                protocol: MEASURES[protocol.measure].compute(
+                    Measured(
+                        real=reals.get(_want(protocol, self._count(protocol))),
+                        fake=found.get(want),
+                        asked=fakes.asked(want.count),
+                        known=self._networks[protocol.network].known,
+                    ),
+                    **protocol.options,
+                )
+                for protocol, want in wants.items()
+            }
+
+    def record(self, results: Mapping[Protocol, Result], seconds: float) -> dict[str, Any]:
+        """What is kept of a measurement."""
+        values = {
+            "_".join((protocol.name, part)) if part else protocol.name: value
+            for protocol, result in results.items()
+            for part, value in result.values.items()
+        }
+        return {
+            "time": time.time(),
+            "seed": self._seed,
+            "metrics": values,
+            "spread": {p.name: r.spread for p, r in results.items() if r.spread is not None},
+            "references": {p.name: dict(r.reference) for p, r in results.items()},
+            "protocols": {p.name: dataclasses.asdict(p) for p in results},
+            "real": {p.name: self._count(p) for p in results},
+            "source": {p.name: self._reals.fingerprint for p in results},
+            "weights": {n: known.sha256 for n, known in self._networks.items() if known.sha256},
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "versions": {"jax": jax.__version__, "ganjax": ganjax.__version__},
+            "seconds": round(seconds, 2),
+        }
+
+    def _count(self, protocol: Protocol) -> int:
+        """Real pictures of a protocol: NVIDIA's and StyleGAN-V's, too, take what there is."""
+        there = len(self._reals)
+        if protocol.fakes == 0 and there < (protocol.reals or 0):
+            raise ValueError(
+                f"{protocol.name} is of {protocol.reals} real samples, and there are {there}."
+            )
+        return there if protocol.reals is None else min(there, protocol.reals * _frames(protocol))
+
+    @functools.cached_property
+    def _networks(self) -> dict[str, _Network]:
+        names = dict.fromkeys(protocol.network for protocol in self._protocols)
+        made = {CLASSIFIER: self._classifier, PIXELS: _pixels}
+        return {name: made[name]() if name in made else self._load(name) for name in names}
+
+    def _load(self, name: str) -> _Network:
+        network = catalog.load(name)
+        features = tuple(dict.fromkeys(p.feature for p in self._protocols if p.network == name))
+
+        def function(variables: Any, images: Any) -> Any:
+            if isinstance(images, jax.Array) and images.shape[-1] == 1:
+                images = jnp.repeat(images, 3, axis=-1)
+            return network.apply(variables, images, features)
+
+        return _Network(function, network.variables, network.sha256)
+
+    def _classifier(self) -> _Network:
+        """Trained on the real pictures that its protocols look at."""
+        count = max(self._count(p) for p in self._protocols if p.network == CLASSIFIER)
+        assert isinstance(self._reals, Pictures), "only runs have classifiers"
+        images = np.concatenate(list(self._reals.batches(range(count))))
+        labels = self._reals.asked(count)
+        assert labels is not None
+        made = train_classifier(images, labels, len(self._reals.classes), self._seed)
+        # Hosts with other numbers of cores round differently.
+        params, accuracy = of_first((made.params, made.accuracy))
+
+        def function(variables: Any, images: Any) -> Any:
+            features, logits = made.network.apply({"params": variables}, images)
+            return {"features": features, "logits": logits}
+
+        digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(params)))
+        return _Network(function, params, digest.hexdigest(), float(accuracy))
+
+    @functools.cached_property
+    def _real(self) -> dict[Want, Collected]:
+        """What the protocols want of the real pictures, kept for the next time."""
+        wants = [_want(p, self._count(p)) for p in self._protocols if self._count(p)]
+
+        @functools.cache
+        def collected() -> dict[Want, Collected]:
+            folder = pathlib.Path(self._folder.name)
+            return self._collect(self._reals, wants, folder, "real pictures")
+
+        def kept(want: Want) -> Collected:
+            if want.network == CLASSIFIER:
+                return collected()[want]
+            arrays = cached(
+                cache_folder(),
+                self._reals.fingerprint,
+                {"name": f"{want.network}-{want.feature}"} | dataclasses.asdict(want),
+                self._networks[want.network].sha256,
+                lambda: _arrays(collected()[want]),
+            )
+            return arrays["rows"] if want.form == "rows" else Halves.from_arrays(arrays)
+
+        return {want: kept(want) for want in wants}
+
+    def _collect(
+        self, subject: Subject, wants: Iterable[Want], folder: pathlib.Path, what: str
+    ) -> dict[Want, Collected]:
+        """Features of a subject's pictures, each process seeing to its share."""
+        # Each want is merged by all processes together, so they take them in one order: no sets.
+        wants = tuple(dict.fromkeys(wants))
+        places = share(max(want.count for want in wants))
+        quiet = jax.process_index() > 0 or not sys.stderr.isatty()
+        with tqdm.tqdm(total=len(places), desc=what, leave=False, disable=quiet) as bar:
+
+            def counted(features: Iterable[Any]) -> Iterator[Any]:
+                for batch in features:
+                    yield batch
+                    bar.update(len(jax.tree.leaves(batch)[0]))
+
+            names = tuple(dict.fromkeys(want.network for want in wants))
+            features = counted(self._extractor(names, subject)(subject.batches(places)))
+            return collect(features, places.start, wants, folder, subject.describe)
+
+    def _extractor(self, names: tuple[str, ...], subject: Subject) -> Extractor:
+        """All networks in one program, so that a set is passed over once; compiled once."""
+        variables: Any = {name: self._networks[name].variables for name in names}
+        functions = {name: self._networks[name].function for name in names}
+        if isinstance(subject, Pairs):
+            make = subject.make
+
+            def of_pairs(variables: Any, places: Any) -> Any:
+                pairs = make(variables["pairs"], places)
+                return {name: each(variables[name], pairs) for name, each in functions.items()}
+
+            variables["pairs"] = subject.variables
+            if names not in self._extractors:
+                self._extractors[names] = Extractor(of_pairs, variables, PAIRS_BATCH)
+            return self._extractors[names].bound(variables)
+
+        def of_samples(variables: Any, samples: Any) -> Any:
+            return {name: each(variables[name], samples) for name, each in functions.items()}
+
+        if names not in self._extractors:
+            # A clip is as much as its frames: 64 clips of 128 would not fit anywhere.
+            first = self._protocols[0]
+            frames = first.clip[0] if first.clip and not first.sees_frames else 1
+            self._extractors[names] = Extractor(of_samples, variables, max(1, BATCH // frames))
+        return self._extractors[names]
+
+
+def _pixels() -> _Network:
+    """Compares pairs as they are."""
+    return _Network(lambda _, pairs: {"squares": squares(pairs)}, (), "")
+
+
+def _want(protocol: Protocol, count: int) -> Want:
+    form = MEASURES[protocol.measure].form
+    return Want(protocol.network, protocol.feature, count, form)
+
+
+def _fakes(protocol: Protocol, available: int | None) -> int:
+    """How many samples a protocol takes of those that are available; None: any number."""
+    if protocol.fakes is None:
+        if available is None:
+            raise ValueError(
+                f"{protocol.name} takes all pictures of a folder; a model has no end of them. "
+                "Choose a metric with a number: --help lists them."
+            )
+        return available
+    wanted = protocol.fakes * _frames(protocol)
+    if available is not None and available < wanted:
+        raise ValueError(
+            f"{protocol.name} is of {protocol.fakes} samples, and there are "
+            f"{available // _frames(protocol)}. Make more, or choose a metric of as many as there "
+            "are, as fid_all: --help lists them."
+        )
+    return wanted
+
+
+def _frames(protocol: Protocol) -> int:
+    """Pictures that the network sees of a sample."""
+    return protocol.clip[0] if protocol.clip and protocol.sees_frames else 1
+
+
+def _arrays(collected: Collected) -> dict[str, np.ndarray]:
+    return collected.to_arrays() if isinstance(collected, Halves) else {"rows": collected}
+
+
+def cache_folder() -> pathlib.Path:
+    """Where statistics of real sets are kept: ``$XDG_CACHE_HOME/ganjax/statistics``."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(home).expanduser() / "ganjax" / "statistics"
