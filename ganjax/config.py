@@ -178,6 +178,8 @@ def run(main: Callable[[dict[str, str]], Any]) -> None:
             return flags.FLAGS(rest)
         except flags.Error as error:
             _fail(error)
+        except SystemExit:  # of --help, which absl takes for a failure
+            sys.exit(0)
 
     def call(argv: list[str]) -> Any:
         try:

@@ -23,7 +23,7 @@ from ganjax.adversarial.state import Ema, TrainState
 from ganjax.defaults import FieldRule, follow
 from ganjax.layers.initializers import init_on_host
 from ganjax.parallel.rules import Rule
-from ganjax.sampling.sheets import Sheet
+from ganjax.sampling.sheets import Sheet, Video
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -46,17 +46,26 @@ class Request:
         kept (StyleGAN); ``None`` for none.
       names: names of all classes, for titles; may be empty.
       rows: rows of a sheet.
+      frames: of a video.
+      anchors: latents that a video's path passes through.
     """
 
     classes: tuple[int, ...] = ()
     truncation: float | None = None
     names: tuple[str, ...] = ()
     rows: int = 8
+    frames: int = 240
+    anchors: int = 4
 
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise ValueError(
                 f"A sheet of {self.rows} rows; set --rows (config.log.grid_rows) to 1 or more."
+            )
+        if self.frames < 1 or self.anchors < 2:
+            raise ValueError(
+                f"A video of {self.frames} frames through {self.anchors} anchors; at least 1 frame "
+                "and 2 anchors are wanted. Set --seconds, --fps and --anchors."
             )
 
 
@@ -82,6 +91,7 @@ class Family:
       sheets: the family's pictures, by name: ``sheet(bind, key, request) -> Sheet``, where
         ``bind(truncation)`` is ``sample`` with variables that are ready for it. Training shows
         ``grid``.
+      videos: likewise those that move: ``video(bind, key, request) -> Video``.
       probes: what metrics of pairs look at, by name: ``probe(variables, key, indices, labels,
         **options) -> {"one", "other"}``, images [n, h, w, c], about [-1, 1] and not clipped; with a
         ``"mask"`` [n, h, w, 1] of 0 and 1 where not all pixels can be compared. Pure, to be jitted,
@@ -104,6 +114,9 @@ class Family:
     draws: Callable[[Any, Any, Request], Any]
     sample: Callable[[Any, Any], Any]
     sheets: Mapping[str, Callable[[Bind, Any, Request], Sheet]]
+    videos: Mapping[str, Callable[[Bind, Any, Request], Video]] = dataclasses.field(
+        default_factory=dict
+    )
     probes: Mapping[str, Probe] = dataclasses.field(default_factory=dict)
     ready: Callable[[Any, Any, Request], Any] = lambda variables, key, request: variables
     rules: tuple[Rule, ...] = ()

@@ -19,7 +19,7 @@ from ganjax import checkpoint
 from ganjax.family import Family, Request, build
 from ganjax.layers.images import to_uint8
 from ganjax.sampling import grid
-from ganjax.sampling.sheets import Sheet
+from ganjax.sampling.sheets import Sheet, Video
 
 CHUNK = 64  # images made at a time
 
@@ -79,7 +79,8 @@ class Model:
 
         Args:
           classes: gone round in this order; empty for all.
-          truncation: threshold for resampling latents.
+          truncation: BigGAN: threshold beyond which values of latents are drawn again; StyleGAN:
+            distance from the mean w that is kept.
 
         Raises:
           ValueError: fewer than one image.
@@ -107,16 +108,26 @@ class Model:
         Raises:
           ValueError: the family has no sheet of that name.
         """
-        if name not in self.family.sheets:
+        return self._made("sheet", self.family.sheets, name, seed, request)
+
+    def video(self, name: str, *, seed: int = 0, request: Request = Request()) -> Video:  # noqa: B008
+        """One of the family's videos; `draw` its sheets, or give them to `sampling.video.write`.
+
+        Raises:
+          ValueError: the family has no video of that name.
+        """
+        return self._made("video", self.family.videos, name, seed, request)
+
+    def _made(self, what: str, made: Mapping[str, Any], name: str, seed: int, request: Request):
+        if name not in made:
             raise ValueError(
-                f"There is no sheet {name!r}; {self.config.family} has {list(self.family.sheets)}."
+                f"There is no {what} {name!r}; {self.config.family} has {list(made) or 'none'}."
             )
-        key = jax.random.key(seed)
 
         def bind(truncation: float | None) -> Any:
             return self.bind(seed, dataclasses.replace(request, truncation=truncation))
 
-        return self.family.sheets[name](bind, key, request)
+        return made[name](bind, jax.random.key(seed), request)
 
     @staticmethod
     def draw(sheet: Sheet) -> UInt8[np.ndarray, "height width 3"]:

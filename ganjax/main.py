@@ -2,6 +2,7 @@
 
 python -m ganjax.main --config=configs/biggan.py                     # train, or continue
 python -m ganjax.main --mode=sample --workdir=runs/biggan            # a grid from a run
+python -m ganjax.main --mode=sample --workdir=runs/biggan --video=z  # an mp4
 python -m ganjax.main --mode=evaluate --workdir=runs/biggan          # measure it
 python -m ganjax.main --mode=evaluate --real=FOLDER --fake=FOLDER    # measure pictures
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
@@ -9,7 +10,7 @@ python -m ganjax.main --config=configs/biggan.py:imagenet128 --mode=plan --topol
 """
 
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 from ganjax import environment
 
@@ -34,11 +35,28 @@ CONFIG = flags.DEFINE_string(
 MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "plan"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<config> without it.")
 N = flags.DEFINE_integer("n", 0, "sample: write so many single pictures instead of a sheet.")
-SHEET = flags.DEFINE_string("sheet", "grid", "sample: which of the family's pictures.")
+SHEET = flags.DEFINE_string(
+    "sheet",
+    "grid",
+    "sample: which of the family's pictures. BigGAN: grid, truncation, latents, classes. StyleGAN: "
+    "grid, truncation, mixing, latents, mean.",
+)
+VIDEO = flags.DEFINE_string(
+    "video", None, "sample: one of the family's videos instead: z; StyleGAN: z, w."
+)
 CLASSES = flags.DEFINE_list("classes", [], "sample: class numbers; all without it.")
-TRUNCATION = flags.DEFINE_float("truncation", None, "sample: threshold for resampling latents.")
+TRUNCATION = flags.DEFINE_float(
+    "truncation",
+    None,
+    "sample: BigGAN: values of a latent beyond this are drawn again (the paper: 2 to 0.04; without "
+    "it none are). StyleGAN: share of the distance from the mean w that is kept (1: all, 0: the "
+    "mean image; without it that of the config).",
+)
 SEED = flags.DEFINE_integer("seed", 0, "sample, evaluate: of the latents.")
-ROWS = flags.DEFINE_integer("rows", 8, "sample: rows of a sheet.")
+ROWS = flags.DEFINE_integer("rows", None, "sample: rows of a sheet (8) or a video (2).")
+SECONDS = flags.DEFINE_float("seconds", 8.0, "sample: length of a video, which then begins anew.")
+FPS = flags.DEFINE_float("fps", 30.0, "sample: frames of a video a second.")
+ANCHORS = flags.DEFINE_integer("anchors", 4, "sample: latents that a video passes on its way.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "sample, evaluate: a step, or best; the newest without it."
 )
@@ -48,7 +66,10 @@ REAL = flags.DEFINE_string("real", None, "evaluate: folder or zip of real pictur
 FAKE = flags.DEFINE_string("fake", None, "evaluate: folder or zip of pictures, not a run's.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "plan: the TPU to compile for.")
 OUT = flags.DEFINE_string(
-    "out", None, "sample: PNG, or folder with --n; plan: JSON; evaluate: file that gets a line."
+    "out",
+    None,
+    "sample: PNG, folder with --n, with --video an .mp4, a .gif or a .png of frames side by side; "
+    "plan: JSON; evaluate: file that gets a line.",
 )
 
 
@@ -106,12 +127,34 @@ def _sample(overrides: dict[str, str]) -> None:
             write_png(folder / f"{index:06d}.png", draw(image[None], 1, scale=1))
         print(f"{N.value} pictures in {folder}")
         return
-    request = Request(classes, TRUNCATION.value, rows=ROWS.value)
+    if VIDEO.value:
+        _film(model, VIDEO.value, classes, workdir / "samples")
+        return
+    request = Request(classes, TRUNCATION.value, rows=8 if ROWS.value is None else ROWS.value)
     sheet = model.sheet(SHEET.value, seed=SEED.value, request=request)
     name = f"{_sample_name(SHEET.value, model.step)}.png"
     path = pathlib.Path(OUT.value or workdir / "samples" / name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, model.draw(sheet))
+    print(path)
+
+
+def _film(model: Any, name: str, classes: tuple[int, ...], folder: pathlib.Path) -> None:
+    """Writes a video of a model."""
+    from ganjax.family import Request
+    from ganjax.sampling import video
+
+    request = Request(
+        classes,
+        TRUNCATION.value,
+        rows=2 if ROWS.value is None else ROWS.value,
+        frames=round(SECONDS.value * FPS.value),
+        anchors=ANCHORS.value,
+    )
+    film = model.video(name, seed=SEED.value, request=request)
+    path = pathlib.Path(OUT.value or folder / f"{_sample_name(name, model.step)}.mp4")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video.write(path, lambda i: model.draw(film.sheet(i)), film.frames, FPS.value, show=True)
     print(path)
 
 

@@ -54,18 +54,27 @@ def claim(workdir: str | os.PathLike) -> Iterator[pathlib.Path]:
         yield path
 
 
-def write_atomically(file: pathlib.Path, data: bytes) -> None:
-    """Write a file so that its name never stands for half of it, even after a power cut."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
+@contextlib.contextmanager
+def partial(file: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path to write a file to, which takes its name when the context ends without an error.
+
+    So the name never stands for half of it, even after a power cut. An error leaves nothing.
+    """
+    path = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with open(partial, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except OSError:
-        partial.unlink(missing_ok=True)
+        yield path
+        with open(path, "rb+") as written:
+            os.fsync(written.fileno())
+        path.replace(file)
+    except BaseException:
+        path.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(file: pathlib.Path, data: bytes) -> None:
+    """Write a file, whole or not at all: see :func:`partial`."""
+    with partial(file) as path:
+        path.write_bytes(data)
 
 
 def _take(path: pathlib.Path, stack: contextlib.ExitStack) -> str | None:

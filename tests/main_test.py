@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import av
 import jax
 import pytest
 
@@ -50,6 +51,13 @@ def run(workdir, devices=1, prefix=(), **changes):
     return result.returncode, result.stderr
 
 
+def ask(workdir, *arguments):
+    """(status, what it said on standard error) of a sample of a run."""
+    start = [sys.executable, "-m", "ganjax.main", "--mode=sample", f"--workdir={workdir}"]
+    result = subprocess.run([*start, *arguments], capture_output=True, text=True, timeout=300)
+    return result.returncode, result.stderr
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The workdir of a run of two steps, with a checkpoint of each."""
@@ -75,6 +83,29 @@ def refuses(said, words):
     assert "Traceback" not in said and "Compiling" not in said
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert words in said[said.index(error) :], said
+
+
+def test_help_is_no_failure():
+    start = [sys.executable, "-m", "ganjax.main", "--help"]
+    result = subprocess.run(start, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    for words in ("--mode", "BigGAN: values of a latent beyond", "distance from the mean w", "kid"):
+        assert words in said, words
+
+
+def test_a_video_of_a_run(finished, tmp_path):
+    out = tmp_path / "z.mp4"
+    code, said = ask(finished, "--video=z", f"--out={out}", "--classes=3,5", "--seconds=0.2")
+    assert code == 0, said
+    with av.open(str(out)) as file:
+        assert file.streams.video[0].frames == 6
+
+
+def test_a_video_that_the_family_has_not(finished):
+    code, said = ask(finished, "--video=w")
+    assert code == 2
+    refuses(said, "There is no video 'w'; ganjax.families.biggan has ['z']")
 
 
 def test_another_config(finished):

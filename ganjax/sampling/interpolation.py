@@ -1,9 +1,11 @@
-"""Paths between two points: straight, or along the sphere."""
+"""Paths between two points, straight or along the sphere, and closed ones through several."""
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+from scipy.interpolate import CubicSpline
 
 Interpolation = Callable[[Array, Array, Array], Array]
 
@@ -54,6 +56,32 @@ def path(
         jnp.broadcast_to(b[..., None, :], (*t.shape, b.shape[-1])),
         t,
     )
+
+
+def cycle(anchors: int, t: float) -> Float[np.ndarray, "anchors"]:
+    """Weights of the anchors at time `t` of a smooth path through all of them and round again.
+
+    The path is a cubic spline: it passes anchor k at t = k / anchors, has no corner, and 1 is 0
+    again. The weights sum to 1; some are negative between anchors.
+    """
+    if anchors < 2:
+        raise ValueError(f"a path through {anchors} anchors; at least 2 are wanted (--anchors)")
+    passed = np.arange(anchors + 1)
+    spline = CubicSpline(passed, np.eye(anchors)[passed % anchors], bc_type="periodic")
+    return np.asarray(spline(t % 1.0 * anchors), np.float32)
+
+
+def on_sphere(
+    weights: Float[np.ndarray | Array, "k"], points: Float[np.ndarray | Array, "*n k d"]
+) -> Float[Array, "*n d"]:
+    """The weighted sum of points with the weighted sum of their lengths.
+
+    A sum of latents is shorter than they are, and G never saw it.
+    """
+    weights = jnp.asarray(weights)
+    total = jnp.einsum("k,...kd->...d", weights, jnp.asarray(points))
+    lengths = jnp.linalg.norm(jnp.asarray(points), axis=-1)
+    return _unit(total) * jnp.einsum("k,...k->...", weights, lengths)[..., None]
 
 
 def _norm(x: Array) -> Array:

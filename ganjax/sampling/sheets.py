@@ -1,5 +1,7 @@
 """Sheets of samples: what to sample, where it goes, and what to write above and beside it.
 
+A video is a sheet that moves.
+
 A sheet asks its caller for one thing, `sample(z, labels) -> images`, and knows no network.
 Labels are class indices, or weights over the classes (rows of a mixture), which is how a class
 embedding is interpolated: weights times the table is a straight line between two of its rows.
@@ -11,7 +13,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from ganjax.sampling import interpolation, truncation
 from ganjax.sampling.truncation import Key
@@ -44,26 +46,39 @@ class Sheet:
         return len(self.images) // self.columns
 
 
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """Sheets of one layout that follow one another.
+
+    Attributes:
+      frames: how many.
+      sheet: ``sheet(i)``, made anew at each call; after the last of a loop comes the first.
+    """
+
+    frames: int
+    sheet: Callable[[int], Sheet]
+
+
 def in_chunks(
-    sample: Sample,
-    z: Float[Array | np.ndarray, "n d"],
-    labels: Labels,
+    sample: Callable[..., Array],
+    *draws: Shaped[Array | np.ndarray, "n ..."],
     chunk: int = 64,
 ) -> Float[np.ndarray, "n h w c"]:
-    """`sample` over n items in chunks of one size, so that one compiled program serves.
+    """`sample(*draws)` over n items in chunks of one size, so that one compiled program serves.
 
     The last chunk is filled up with repeats of its last item, which are then dropped: harmless
     to a generator in evaluation mode, where no item sees another.
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; at least 1 image at a time is wanted")
-    n = len(z)
-    if n == 0 or len(labels) != n:
-        raise ValueError(f"{n} latents with {len(labels)} labels; as many, and at least 1, wanted")
+    n = len(draws[0])
+    lengths = [len(draw) for draw in draws]
+    if n == 0 or lengths != [n] * len(draws):
+        raise ValueError(f"draws of {lengths} items; as many of each, and at least 1, wanted")
     images = []
     for start in range(0, n, chunk):
         rows = jnp.minimum(jnp.arange(start, start + chunk), n - 1)
-        made = sample(jnp.asarray(z)[rows], jnp.asarray(labels)[rows])
+        made = sample(*(jnp.asarray(draw)[rows] for draw in draws))
         images.append(np.asarray(made, np.float32)[: n - start])
     return np.concatenate(images)
 
@@ -94,7 +109,7 @@ def class_grid(
     else:
         z = truncation.latents(key, 0, rows * columns, latent_dim, truncation_threshold)
     labels = np.tile(np.asarray(classes, np.int32), rows)
-    return Sheet(in_chunks(sample, z, labels, chunk), columns, _titles(classes, names))
+    return Sheet(in_chunks(sample, z, labels, chunk=chunk), columns, titles(classes, names))
 
 
 def truncation_sheet(
@@ -119,11 +134,13 @@ def truncation_sheet(
     columns = len(classes)
     labels = np.tile(np.asarray(classes, np.int32), rows)
     blocks = [
-        in_chunks(bind(t), truncation.latents(key, 0, len(labels), latent_dim, t), labels, chunk)
+        in_chunks(
+            bind(t), truncation.latents(key, 0, len(labels), latent_dim, t), labels, chunk=chunk
+        )
         for t in thresholds
     ]
     row_titles = tuple(f"{t:g}" if row == 0 else "" for t in thresholds for row in range(rows))
-    return Sheet(np.concatenate(blocks), columns, _titles(classes, names), row_titles)
+    return Sheet(np.concatenate(blocks), columns, titles(classes, names), row_titles)
 
 
 def latent_interpolation(
@@ -143,8 +160,8 @@ def latent_interpolation(
     ends = truncation.latents(key, 0, 2 * rows, latent_dim, truncation_threshold)
     z = interpolation.path(ends[0::2], ends[1::2], columns, between)  # [rows, columns, d]
     labels = np.repeat(np.asarray(classes, np.int32), columns)
-    images = in_chunks(sample, z.reshape(rows * columns, latent_dim), labels, chunk)
-    return Sheet(images, columns, (), _titles(classes, names))
+    images = in_chunks(sample, z.reshape(rows * columns, latent_dim), labels, chunk=chunk)
+    return Sheet(images, columns, (), titles(classes, names))
 
 
 def class_interpolation(
@@ -172,12 +189,59 @@ def class_interpolation(
         sample,
         jnp.repeat(z, columns, axis=0),
         mixtures.reshape(rows * columns, num_classes),
-        chunk,
+        chunk=chunk,
     )
     first, second = zip(*pairs)
-    row_titles = tuple(f"{a} to {b}" for a, b in zip(_titles(first, names), _titles(second, names)))
+    row_titles = tuple(f"{a} to {b}" for a, b in zip(titles(first, names), titles(second, names)))
     return Sheet(images, columns, (), row_titles)
 
 
-def _titles(classes: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+def cycle(
+    blend: Callable[[Float[np.ndarray, "k"]], Sample],
+    anchors: Float[Array, "n k d"],
+    labels: Labels,
+    frames: int,
+    columns: int,
+    column_titles: Sequence[str] = (),
+    chunk: int = 64,
+) -> Video:
+    """Every image goes round on a smooth closed path through k latents of its own.
+
+    Args:
+      blend: ``blend(weights)`` is the sampler of anchors [n, k, d] that are mixed so.
+    """
+
+    def sheet(i: int) -> Sheet:
+        weights = interpolation.cycle(anchors.shape[1], i / frames)
+        images = in_chunks(blend(weights), anchors, labels, chunk=min(chunk, len(labels)))
+        return Sheet(images, columns, tuple(column_titles))
+
+    return Video(frames, sheet)
+
+
+def latent_cycle(
+    sample: Sample,
+    key: Key,
+    classes: Sequence[int],
+    rows: int,
+    latent_dim: int,
+    *,
+    frames: int,
+    anchors: int,
+    truncation_threshold: float | None = None,
+    column_titles: Sequence[str] = (),
+) -> Video:
+    """One class a column, fixed; z goes round, as long as its anchors are."""
+    labels = np.tile(np.asarray(classes, np.int32), rows)
+    z = truncation.latents(key, 0, len(labels) * anchors, latent_dim, truncation_threshold)
+
+    def blend(weights: np.ndarray) -> Sample:
+        return lambda z, labels: sample(interpolation.on_sphere(weights, z), labels)
+
+    z = z.reshape(len(labels), anchors, latent_dim)
+    return cycle(blend, z, labels, frames, len(classes), column_titles)
+
+
+def titles(classes: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes among those of all; their numbers where these are not known."""
     return tuple(names[i] if names else str(i) for i in classes)

@@ -163,3 +163,28 @@ def test_the_checks_see_a_phase_that_writes_too_much():
     stolen = next(n for n in names if n.startswith(f"players/{other}/params/"))
     with pytest.raises(AssertionError, match="another player"):
         check_moved(family, phase, good | {stolen}, names)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"rows": 0}, "A sheet of 0 rows; set --rows"),
+        ({"frames": 0}, "0 frames through 4 anchors"),
+        ({"anchors": 1}, "through 1 anchors; at least 1 frame and 2 anchors"),
+    ],
+)
+def test_a_request_that_cannot_be(request_, words):
+    with pytest.raises(ValueError, match=words):
+        Request(**request_)
+
+
+@every_default
+def test_videos_of_the_default_have_the_items_shape(file):
+    family = tiny(file)
+    sample = functools.partial(jax.jit(family.sample), family.init(jax.random.key(0)).ema)
+    request = Request(rows=1, frames=2, anchors=2)
+    for name, video in family.videos.items():
+        made = video(lambda truncation: sample, jax.random.key(1), request)
+        first, last = made.sheet(0).images, made.sheet(1).images
+        assert first.shape[1:] == family.item["image"].shape, name
+        assert made.frames == 2 and (first != last).any(), name

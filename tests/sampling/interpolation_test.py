@@ -45,3 +45,30 @@ def test_nearly_opposite_points_still_have_an_arc():
 def test_one_point_is_no_path():
     with pytest.raises(ValueError, match="at least 2"):
         interpolation.path(A, B, 1)
+
+
+@pytest.mark.parametrize("anchors", [2, 3, 5])
+def test_a_cycle_passes_its_anchors_and_closes_without_a_corner(anchors):
+    at_anchors = [interpolation.cycle(anchors, k / anchors) for k in range(anchors)]
+    np.testing.assert_allclose(at_anchors, np.eye(anchors), atol=1e-6)
+    around = np.stack([interpolation.cycle(anchors, t) for t in np.linspace(0, 2, 401)])
+    np.testing.assert_allclose(around.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(around[:200], around[200:400], atol=1e-6)  # again and again
+    speed = np.diff(around, axis=0)
+    assert np.abs(np.diff(speed, axis=0)).max() < 0.1 * np.abs(speed).max()
+
+
+def test_one_anchor_is_no_cycle():
+    with pytest.raises(ValueError, match="through 1 anchors; at least 2 are wanted"):
+        interpolation.cycle(1, 0.0)
+
+
+def test_points_on_the_sphere_are_as_long_as_their_anchors():
+    points = jnp.stack([A[0], B[0], -2 * B[0]])  # of lengths 3, 3 and 6
+    for k in range(3):
+        at = interpolation.on_sphere(np.eye(3, dtype=np.float32)[k], points)
+        np.testing.assert_allclose(at, points[k], atol=1e-6)
+    half = interpolation.on_sphere(np.array([0.5, 0.5, 0], np.float32), points)
+    np.testing.assert_allclose(half, np.array([1, 1, 0]) * 3 / np.sqrt(2), atol=1e-6)
+    many = interpolation.on_sphere(np.array([0.5, 0, 0.5], np.float32), jnp.stack([points] * 2))
+    np.testing.assert_allclose(np.linalg.norm(many, axis=-1), [4.5, 4.5], atol=1e-5)

@@ -94,3 +94,18 @@ def test_class_interpolation_moves_the_class_and_keeps_z():
     assert (z == z[:, :1]).all() and (z[0, 0] != z[1, 0]).all()
     np.testing.assert_allclose(weights[0], [[1, 0, 0, 0], [0.5, 0, 0.5, 0], [0, 0, 1, 0]])
     np.testing.assert_allclose(weights[1], [[0, 0, 0, 1], [0, 0.5, 0, 0.5], [0, 1, 0, 0]])
+
+
+def test_a_latent_cycle_turns_every_image_through_its_anchors_with_its_class():
+    video = sheets.latent_cycle(
+        labelled_latents, KEY, [2, 0], 2, DIM, frames=12, anchors=3, column_titles="ca"
+    )
+    frames = [read(video.sheet(i)) for i in range(13)]
+    assert video.frames == 12 and video.sheet(5).column_titles == ("c", "a")
+    anchors = truncation.latents(KEY, 0, 12, DIM).reshape(2, 2, 3, DIM)
+    for k in range(3):
+        np.testing.assert_allclose(frames[4 * k][0], anchors[:, :, k], atol=1e-5)
+    np.testing.assert_allclose(frames[12][0], frames[0][0], atol=1e-6)
+    assert all((labels.argmax(axis=-1) == [[2, 0]] * 2).all() for _, labels in frames)
+    z = np.stack([z for z, _ in frames])
+    assert (np.linalg.norm(np.diff(z, axis=0), axis=-1) > 0.01).all()  # never stands still

@@ -68,6 +68,7 @@ def build(config: Any) -> Family:
         sample=sampling.sample,
         ready=sampling.ready,
         sheets=sampling.sheets(),
+        videos=sampling.videos(),
     )
 
 

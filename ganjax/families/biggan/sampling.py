@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ganjax.family import Bind, Request, Sample
 from ganjax.layers.norm import standing_statistics
 from ganjax.sampling import sheets, truncation
-from ganjax.sampling.sheets import Sheet
+from ganjax.sampling.sheets import Sheet, Video
 
 # Columns of a sheet when nobody asks for classes: all of a small set, the first of a large one.
 COLUMNS = 10
@@ -86,10 +86,12 @@ class Sampling:
             "classes": self._classes,
         }
 
+    def videos(self) -> dict[str, Callable[[Bind, Any, Request], Video]]:
+        """``z``."""
+        return {"z": self._z}
+
     def _grid(self, bind: Bind, key: Any, request: Request) -> Sheet:
-        columns, names = self._columns(request), request.names
-        if self.generator.classes == 1:  # data without classes
-            columns, names = (0,) * COLUMNS, ("",)
+        columns, names = self._columns_named(request)
         return sheets.class_grid(
             self._labelled(bind(request.truncation)),
             key,
@@ -134,6 +136,26 @@ class Sampling:
             truncation_threshold=request.truncation,
             names=request.names,
         )
+
+    def _z(self, bind: Bind, key: Any, request: Request) -> Video:
+        columns, names = self._columns_named(request)
+        return sheets.latent_cycle(
+            self._labelled(bind(request.truncation)),
+            key,
+            columns,
+            request.rows,
+            self.generator.latent_dim,
+            frames=request.frames,
+            anchors=request.anchors,
+            truncation_threshold=request.truncation,
+            column_titles=sheets.titles(columns, names),
+        )
+
+    def _columns_named(self, request: Request) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Each column's class, and the names of all; data without classes has columns, too."""
+        if self.generator.classes == 1:
+            return (0,) * COLUMNS, ("",)
+        return self._columns(request), request.names
 
     def _columns(self, request: Request) -> tuple[int, ...]:
         return request.classes or tuple(range(min(self.generator.classes, COLUMNS)))

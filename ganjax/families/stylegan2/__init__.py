@@ -72,6 +72,7 @@ def build(config: Any) -> Family:
         draws=sampling.draws,
         sample=sampling.sample,
         sheets=sampling.sheets(),
+        videos=sampling.videos(),
         probes=Probes(generator).by_name(),
         extras={"path_mean": np.zeros((), np.float32)} if loss.path_weight else {},
     )

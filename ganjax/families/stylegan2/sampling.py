@@ -11,12 +11,13 @@ from jaxtyping import Array
 from ganjax.families.stylegan2.networks import Generator
 from ganjax.family import Bind, Request
 from ganjax.sampling import sheets, truncation
-from ganjax.sampling.sheets import Sheet
+from ganjax.sampling.sheets import Sheet, Video
 
 COLUMNS = 10  # of a sheet, when nobody asks for classes
 STEPS = 9  # of an interpolation, both ends included
 COARSE = 4  # layers whose styles are coarse: up to 8x8
 PSIS = (1.0, 0.7, 0.5, 0.0)  # of the truncation sheet; 0 is the mean image
+MEAN = 1000  # latents whose w is averaged for the mean image of a class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +46,23 @@ class Sampling:
         """Images [n, h, w, c], clipped to [-1, 1], float32.
 
         Layers from ``draws["cutoff"]`` on have the styles of ``draws["fine_z"]``, if there are any.
-        Labels may be mixtures Float[n, classes].
+        With ``draws["weights"]`` [n, k] each image has k latents, ``draws["z"]`` [n, k, d], whose w
+        are mixed so; weights that sum to 1 are truncated as one w is. Labels may be mixtures
+        Float[n, classes].
         """
         generator = self.generator
 
-        def styles(z: Array) -> Array:
-            found: Any = generator.apply(
-                variables, z, draws["label"], draws["truncation"], method="styles"
-            )
+        def styles(z: Array, repeats: int = 1) -> Array:
+            label, kept = (jnp.repeat(draws[name], repeats, 0) for name in ("label", "truncation"))
+            found: Any = generator.apply(variables, z, label, kept, method="styles")
             return found
 
-        ws = styles(draws["z"])
+        if "weights" in draws:
+            n, k = draws["weights"].shape
+            each = styles(draws["z"].reshape(n * k, -1), repeats=k)
+            ws = jnp.einsum("nk,nklw->nlw", draws["weights"], each.reshape(n, k, *each.shape[1:]))
+        else:
+            ws = styles(draws["z"])
         if "fine_z" in draws:
             coarse = jnp.arange(generator.num_ws)[:, None] < draws["cutoff"][:, None, None]
             ws = jnp.where(coarse, ws, styles(draws["fine_z"]))
@@ -63,13 +70,18 @@ class Sampling:
         return jnp.clip(images, -1.0, 1.0).astype(jnp.float32)
 
     def sheets(self) -> dict[str, Callable[[Bind, Any, Request], Sheet]]:
-        """``grid``, ``truncation``, ``mixing`` and ``latents``."""
+        """``grid``, ``truncation``, ``mixing``, ``latents`` and ``mean``."""
         return {
             "grid": self._grid,
             "truncation": self._truncation,
             "mixing": self._mixing,
             "latents": self._latents,
+            "mean": self._mean,
         }
+
+    def videos(self) -> dict[str, Callable[[Bind, Any, Request], Video]]:
+        """``z`` and ``w``: where the path is smooth."""
+        return {"z": self._moving_z, "w": self._moving_w}
 
     def _grid(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """One class a column, or none; every image has its own latent."""
@@ -102,26 +114,23 @@ class Sampling:
         """
         columns, rows = self._columns(request), request.rows
         across, down = len(columns) + 1, rows + 1
-        width = self.generator.latent_dim
         # The source of column 0 is the row's own, that of row 0 the column's own.
         fine = np.asarray(self._z(key, across + rows))
         coarse = np.concatenate([fine[:1], fine[across:]])
         row, column = np.divmod(np.arange(down * across), across)
         first = np.where(row[:, None] > 0, coarse[row], fine[column])
         second = np.where(column[:, None] > 0, fine[column], coarse[row])
-        kept = np.full((down * across, 1), self._kept(request), np.float32)
+        kept = np.full(down * across, self._kept(request), np.float32)
         kept[0] = 0.0
         cutoff = min(self.generator.num_ws // 2, COARSE)
         sample = bind(request.truncation)
 
-        def mixed(packed: Array, label: Array) -> Array:
-            draws = {"z": packed[:, :width], "fine_z": packed[:, width:-1]}
-            draws |= {"truncation": packed[:, -1], "cutoff": jnp.full(len(packed), cutoff)}
-            return sample({**draws, "label": label})
+        def mixed(z: Array, fine_z: Array, kept: Array, label: Array) -> Array:
+            draws = {"z": z, "fine_z": fine_z, "cutoff": jnp.full(len(z), cutoff)}
+            return sample({**draws, "truncation": kept, "label": label})
 
         label = np.tile(_int32((columns[0], *columns)), down)
-        packed = np.concatenate([first, second, kept], axis=1)
-        return Sheet(sheets.in_chunks(mixed, packed, label), across)
+        return Sheet(sheets.in_chunks(mixed, first, second, kept, label), across)
 
     def _latents(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """A row from one latent to another, the class fixed."""
@@ -136,6 +145,56 @@ class Sampling:
         )
         return dataclasses.replace(sheet, row_titles=self._titles(columns, request))
 
+    def _mean(self, bind: Bind, key: Any, request: Request) -> Sheet:
+        """The image of the mean w, and of each class's own mean w, which no network stores."""
+        classes = self._columns(request) if self.generator.classes else ()
+        # The mean w is the same for all classes: whose it is truncated from does not matter.
+        kept = np.array([0.0] + [1.0] * len(classes), np.float32)
+        z = jnp.broadcast_to(self._z(key, MEAN), (len(kept), MEAN, self.generator.latent_dim))
+        sample = bind(request.truncation)
+
+        def mean(z: Array, kept: Array, label: Array) -> Array:
+            weights = jnp.full(z.shape[:2], 1 / MEAN)
+            return sample({"z": z, "weights": weights, "truncation": kept, "label": label})
+
+        images = sheets.in_chunks(mean, z, kept, _int32((0, *classes)), chunk=4)
+        titles = ("all", *self._titles(classes, request)) if classes else ()
+        return Sheet(images, len(kept), titles)
+
+    def _moving_z(self, bind: Bind, key: Any, request: Request) -> Video:
+        """z goes round on the sphere, where the mapping network's input lies."""
+        columns = self._columns(request)
+        return sheets.latent_cycle(
+            self._simple(bind, request),
+            key,
+            columns,
+            request.rows,
+            self.generator.latent_dim,
+            frames=request.frames,
+            anchors=request.anchors,
+            column_titles=self._titles(columns, request),
+        )
+
+    def _moving_w(self, bind: Bind, key: Any, request: Request) -> Video:
+        """w goes round, through the w of the latents that `_moving_z` passes."""
+        columns, k = self._columns(request), request.anchors
+        labels = np.tile(_int32(columns), request.rows)
+        kept, sample = self._kept(request), bind(request.truncation)
+
+        def blend(weights: np.ndarray) -> Callable[[Array, Array], Array]:
+            return lambda z, label: sample(
+                {
+                    "z": z,
+                    "weights": jnp.broadcast_to(weights, z.shape[:2]),
+                    "truncation": jnp.full(len(z), kept, jnp.float32),
+                    "label": label,
+                }
+            )
+
+        anchors = self._z(key, len(labels) * k).reshape(len(labels), k, -1)
+        titles = self._titles(columns, request)
+        return sheets.cycle(blend, anchors, labels, request.frames, len(columns), titles)
+
     def _columns(self, request: Request) -> tuple[int, ...]:
         """The class of each column; class 0 in an unconditional sheet, where it means nothing."""
         if not self.generator.classes:
@@ -145,7 +204,7 @@ class Sampling:
     def _titles(self, columns: tuple[int, ...], request: Request) -> tuple[str, ...]:
         if not self.generator.classes:
             return ()
-        return tuple(request.names[i] if request.names else str(i) for i in columns)
+        return sheets.titles(columns, request.names)
 
     def _kept(self, request: Request) -> float:
         return self.truncation if request.truncation is None else request.truncation

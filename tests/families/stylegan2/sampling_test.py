@@ -30,7 +30,7 @@ KEY = jax.random.key(5)
 def sample():
     variables = init_on_host(G, jax.random.key(0), *example_inputs(G)[0])
     variables = jax.tree.map(jnp.asarray, variables)
-    return jax.jit(functools.partial(SAMPLING.sample, variables))
+    return functools.partial(jax.jit(SAMPLING.sample), variables)
 
 
 def test_a_sample_is_a_function_of_its_index():
@@ -70,6 +70,35 @@ def test_mixing_shows_its_sources(sample):
     np.testing.assert_allclose(images[0, 0], mean[0], atol=1e-5)
 
 
+def test_the_mean_sheet_shows_the_mean_w_and_each_class_own(sample, monkeypatch):
+    monkeypatch.setattr("ganjax.families.stylegan2.sampling.MEAN", 20)
+    sheet = SAMPLING.sheets()["mean"](lambda truncation: sample, KEY, Request())
+    assert (sheet.columns, sheet.column_titles) == (4, ("all", "0", "1", "2"))
+    one = {"z": SAMPLING._z(KEY, 1), "label": jnp.zeros(1, jnp.int32), "truncation": jnp.zeros(1)}
+    np.testing.assert_allclose(sheet.images[:1], sample(one), atol=1e-5)
+    # w of class 2, latent by latent.
+    apply = functools.partial(G.apply, sample.args[0])
+    ws = apply(SAMPLING._z(KEY, 20), jnp.full(20, 2, jnp.int32), method="styles")
+    wanted = apply(jnp.mean(ws, axis=0, keepdims=True), method="synthesize")
+    np.testing.assert_allclose(sheet.images[3:], jnp.clip(wanted, -1, 1), atol=1e-5)
+    shown = sheet.images.reshape(4, -1)
+    assert (np.abs(shown[1:, None] - shown[1:]).max(axis=-1) > 1e-4).sum() == 6
+
+
+def test_the_videos_pass_the_same_pictures_on_different_ways(sample):
+    request = Request(rows=1, names=("a", "b", "c"), frames=8, anchors=2, truncation=0.5)
+    z, w = (SAMPLING.videos()[n](lambda truncation: sample, KEY, request) for n in ("z", "w"))
+    assert z.frames == w.frames == 8 and w.sheet(0).column_titles == ("a", "b", "c")
+    anchors = SAMPLING._z(KEY, 6).reshape(3, 2, 4)
+    label = jnp.arange(3, dtype=jnp.int32)
+    for k, i in enumerate((0, 4)):
+        draws = {"z": anchors[:, k], "truncation": jnp.full(3, 0.5), "label": label}
+        for video in (z, w):
+            np.testing.assert_allclose(video.sheet(i).images, sample(draws), atol=1e-5)
+    assert np.abs(z.sheet(2).images - w.sheet(2).images).max() > 1e-3
+    np.testing.assert_allclose(w.sheet(8).images, w.sheet(0).images, atol=1e-6)
+
+
 def test_coarse_layers_come_first(sample):
     """A cutoff after all layers shows the coarse source, one before all the fine one."""
     coarse, fine = SAMPLING._z(KEY, 2)[:, None]
@@ -83,6 +112,9 @@ def test_coarse_layers_come_first(sample):
 def test_unconditional_sheets_have_no_titles():
     sampling = Sampling(G.clone(classes=0))
     black = lambda draws: jnp.zeros((len(draws["z"]), 8, 8, 1))  # noqa: E731
+    for video in sampling.videos().values():
+        first = video(lambda truncation: black, KEY, Request(rows=2)).sheet(0)
+        assert (len(first.images), first.columns, first.column_titles) == (20, 10, ())
     for name, sheet in sampling.sheets().items():
         made = sheet(lambda truncation: black, KEY, Request(rows=2))
         assert made.column_titles == () and (made.row_titles == () or name == "truncation")
