@@ -7,15 +7,15 @@ preset          what it is, and its source
 --------------  ---------------------------------------------------------------------------------
 digits          1,797 handwritten digits, built in. CPU.
 shapes          procedural coloured shapes, built in. CPU.
-cifar10         "cifar" of stylegan2-ada-pytorch's train.py, class-conditional, without ADA.
+cifar10         "cifar" of stylegan2-ada-pytorch's train.py, class-conditional, with ADA.
 imagenet128     size of the MTM paper's table 4; the rest, which it does not state, by `auto`.
 lsun_church256  config F with gamma 100: the command in the README of NVlabs/stylegan2.
 lsun_cat256     config F: likewise.
 taichi256       frames of TaiChi, of which the MTM paper states no settings: by `auto`.
-ffhq256         "paper256" of stylegan2-ada-pytorch's train.py, without ADA.
-ffhq1024        "paper1024" of the same: config F of the StyleGAN2 paper.
+ffhq256         "paper256" of stylegan2-ada-pytorch's train.py, with ADA.
+ffhq1024        "paper1024" of the same: config F of the StyleGAN2 paper, without ADA.
 auto            your data: batch, gamma, average, channels and rates by the official rules from
-                resolution and devices; a run prints each with its rule.
+                resolution and devices; a run prints each with its rule. With ADA.
 
 Data that is not built in is made ready once (docs/data.md); without it a run says how:
 
@@ -93,6 +93,14 @@ def base() -> ml_collections.ConfigDict:
             path_shrink=2,  # path lengths are of this part of a batch
             mixing=0.9,  # probability of styles from two latents
         ),
+        augment=dict(  # of what D sees, reals and fakes
+            mode="none",  # ada: p follows the overfitting; fixed: p stays; none
+            pipe="bgc",  # blitting, geometry, colour; bgcfnc also filter, noise, cutout
+            p=0.0,  # probability of a transform; of ada at the start
+            target=0.6,  # ada: of the mean sign of D's logits of reals
+            every=4,  # ada: steps between adjustments of p
+            ramp_images=500_000,  # ada: p moves by at most 1 in so many
+        ),
         train=dict(
             images=25_000_000,
             batch=32,  # real images of a step, over all devices
@@ -144,6 +152,7 @@ def cifar10():
     config.data.update(source="tfds", name="cifar10")
     config.model.update(conditional=True, mapping_layers=2, d_architecture="orig", group_size=32)
     config.loss.update(r1_gamma=0.01, path_weight=0.0, mixing=0.0)
+    config.augment.mode = "ada"
     config.train.update(images=100_000_000, batch=64)
     config.optimizer.update(g_lr=2.5e-3, d_lr=2.5e-3)
     config.ema.update(half_life_images=500_000, ramp_up=0.05)
@@ -153,11 +162,12 @@ def cifar10():
 def imagenet128():
     """27.75 M parameters in G, where the MTM paper's table 4 has 27.78 M; without classes.
 
-    The paper states no other setting: these are those of `auto` on 8 devices.
+    The paper states no other setting: these are those of `auto` on 8 devices, without ADA.
     """
     config = auto()
     defaults.prepared(config, "imagenet128", resolution=128, classes=1000)
     config.model.update(g_channel_base=32768, d_channel_base=32768)
+    config.augment.mode = "none"
     return _settled(config)
 
 
@@ -179,9 +189,13 @@ def lsun_cat256():
 
 
 def taichi256():
-    """Frames as pictures, as in the MTM paper, which states no settings: `auto` on 8 devices."""
+    """Frames as pictures, as in the MTM paper, which states no settings: `auto` on 8 devices.
+
+    Without ADA.
+    """
     config = auto()
     defaults.prepared(config, "taichi256", resolution=256)
+    config.augment.mode = "none"
     return _settled(config)
 
 
@@ -192,6 +206,7 @@ def ffhq256():
     config.data.flip = True
     config.model.update(g_channel_base=16384, d_channel_base=16384, group_size=8)
     config.loss.r1_gamma = 1.0
+    config.augment.mode = "ada"
     config.train.batch = 64
     config.optimizer.update(g_lr=2.5e-3, d_lr=2.5e-3)
     config.ema.half_life_images = 20_000.0
@@ -216,6 +231,7 @@ def auto():
         with config.ignore_type():
             config[group][name] = None
     config.ema.ramp_up = 0.05
+    config.augment.mode = "ada"
     return config
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ganjax.adversarial.phases import Phase, init_state
+from ganjax.adversarial.phases import Adjust, Phase, init_state, keep_extras
 from ganjax.adversarial.state import Ema, TrainState
 from ganjax.defaults import FieldRule, follow
 from ganjax.layers.initializers import init_on_host
@@ -103,6 +103,8 @@ class Family:
         standing statistics there.
       rules: where parameters live on the mesh; the default replicates.
       extras: scalars of the game before the first step, by name.
+      adjust: ``adjust(extras, step) -> extras`` after a step's phases; ``step`` counts it. ADA's p
+        moves there, which no single phase could: it looks at several.
     """
 
     networks: Mapping[str, nn.Module]
@@ -121,6 +123,7 @@ class Family:
     ready: Callable[[Any, Any, Request], Any] = lambda variables, key, request: variables
     rules: tuple[Rule, ...] = ()
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    adjust: Adjust = keep_extras
 
     def init(self, key: Any) -> TrainState:
         """The state before the first step, as NumPy arrays: nothing is compiled for it."""

@@ -70,6 +70,7 @@ def assemble(family: Family, mesh: Mesh) -> Program:
         family.ema,
         unroll=mesh.devices.flat[0].platform == "cpu",
         constrain=constrain,
+        adjust=family.adjust,
     )
     batches = {
         stream: {

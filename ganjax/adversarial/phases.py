@@ -100,6 +100,13 @@ class Phase:
 
 
 Step = Callable[..., tuple[TrainState, dict[str, Any]]]
+Adjust = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
+
+
+def keep_extras(extras: Mapping[str, Any], step: Any) -> Mapping[str, Any]:
+    """The scalars of the game as the phases left them."""
+    del step
+    return extras
 
 
 def due(phases: Sequence[Phase], step: int) -> tuple[str, ...]:
@@ -198,6 +205,7 @@ def make_step(
     *,
     unroll: bool,
     constrain: Callable[[Any], Any] = lambda draws: draws,
+    adjust: Adjust = keep_extras,
 ) -> Step:
     """The train step of any family.
 
@@ -210,6 +218,7 @@ def make_step(
         for CPUs; a scan keeps the program small elsewhere.
       constrain: lays out draws, and gradients' operands, over devices: applied to every phase's
         draws, whose leading dimension is the microbatch.
+      adjust: moves scalars of the game when the phases are done.
 
     Returns:
       ``step(state, batches, key, frozen=None, recorded=None, *, due) -> (state, metrics)``, to be
@@ -243,7 +252,10 @@ def make_step(
             metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
         average = ema.update(state.ema, state.players[ema.player], before.step + 1, before.items)
         state = state.replace(
-            step=before.step + 1, items=before.items + jnp.uint32(consumed), ema=average
+            step=before.step + 1,
+            items=before.items + jnp.uint32(consumed),
+            ema=average,
+            extras=dict(adjust(state.extras, before.step + 1)),
         )
         return state, metrics
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ganjax.adversarial.ada import from_config
+from ganjax.adversarial.phases import keep_extras
 from ganjax.adversarial.state import Ema, adam
 from ganjax.families.stylegan2.networks import (
     Discriminator,
@@ -32,6 +34,7 @@ def build(config: Any) -> Family:
     """
     generator, discriminator = networks(config)
     optimizer, loss, train = config.optimizer, config.loss, config.train
+    augment = from_config(config.augment, train.batch)
     losses = Losses(
         generator,
         discriminator,
@@ -39,6 +42,7 @@ def build(config: Any) -> Family:
         mixing=loss.mixing,
         path_weight=loss.path_weight,
         path_decay=loss.path_decay,
+        augment=augment,
     )
     sampling = Sampling(generator, config.sample.truncation)
     size = (generator.resolution, generator.resolution, generator.image_channels)
@@ -74,7 +78,11 @@ def build(config: Any) -> Family:
         sheets=sampling.sheets(),
         videos=sampling.videos(),
         probes=Probes(generator).by_name(),
-        extras={"path_mean": np.zeros((), np.float32)} if loss.path_weight else {},
+        extras={
+            **({"path_mean": np.zeros((), np.float32)} if loss.path_weight else {}),
+            **(augment.extras() if augment else {}),
+        },
+        adjust=augment.adjust if augment else keep_extras,
     )
 
 

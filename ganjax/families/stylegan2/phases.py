@@ -5,11 +5,12 @@
     d/main   logistic loss
     d/r1     gradient penalty on reals, every 16 steps
 
-Fakes come with mixed styles everywhere, as in the official code.
+Fakes come with mixed styles everywhere, as in the official code, and whatever D sees is augmented.
 """
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ganjax.adversarial.ada import Fixed
 from ganjax.adversarial.losses import logistic_d, logistic_g
 from ganjax.adversarial.phases import Game, Outcome, Phase
 from ganjax.families.stylegan2.networks import Discriminator, Generator
@@ -68,6 +70,7 @@ class Losses:
         averages_in: phases that move w's running mean.
             NOTE: d/main alone as in stylegan3; stylegan2-ada-pytorch moves it in g/* too.
         blur: of the discriminator's input; None: none.
+        augment: augmentation of the discriminator's input, after the blur; None: none.
     """
 
     generator: Generator
@@ -78,6 +81,7 @@ class Losses:
     path_decay: float = 0.01
     averages_in: tuple[str, ...] = ("d/main",)
     blur: Blur | None = None
+    augment: Fixed | None = None
 
     def styles(
         self, variables: Any, draws: Drawn, phase: str
@@ -105,12 +109,20 @@ class Losses:
         found: Any = self.generator.apply(variables, ws, noise, method="synthesize")
         return found
 
-    def judge(
-        self, variables: Any, images: Float[Array, "n h w c"], labels: Any, items: Any
-    ) -> Float[Array, "n"]:
-        """Logits, of blurred images while there is a blur."""
+    def seen(
+        self, images: Float[Array, "n h w c"], game: Game, view: str
+    ) -> Float[Array, "n h w c"]:
+        """Images as D sees them: blurred, and augmented by the draws of a view."""
         if self.blur is not None:
-            images = self.blur(images, items)
+            images = self.blur(images, game.items)
+        if self.augment is not None:
+            images = self.augment(images, game.draws[view], game.extras)
+        return images
+
+    def judge(
+        self, variables: Any, images: Float[Array, "n h w c"], labels: Any
+    ) -> Float[Array, "n"]:
+        """Logits of images as D sees them."""
         logits: Any = self.discriminator.apply(variables, images, labels)
         return logits
 
@@ -121,7 +133,6 @@ class Losses:
         fake_labels: Any,
         reals: Float[Array, "n h w c"],
         real_labels: Any,
-        items: Any,
     ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
         """Logits of fakes and of reals, neither of which sees the others' minibatch deviation.
 
@@ -130,14 +141,14 @@ class Losses:
         """
         size = self.discriminator.group_size
         if size is None or len(fakes) % size:
-            fake = self.judge(variables, fakes, fake_labels, items)
-            return fake, self.judge(variables, reals, real_labels, items)
+            fake = self.judge(variables, fakes, fake_labels)
+            return fake, self.judge(variables, reals, real_labels)
 
         def interleave(a: Array, b: Array) -> Array:
             return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
 
         labels = None if fake_labels is None else interleave(fake_labels, real_labels)
-        logits = self.judge(variables, interleave(fakes, reals), labels, items).reshape(-1, 2)
+        logits = self.judge(variables, interleave(fakes, reals), labels).reshape(-1, 2)
         return logits[:, 0], logits[:, 1]
 
     def path_gradient(self, variables: Any, ws: Array, draws: Drawn) -> Float[Array, "n layers d"]:
@@ -151,21 +162,23 @@ class Losses:
         return jax.grad(projection)(ws)
 
     def r1_gradient(
-        self, variables: Any, images: Float[Array, "n h w c"], labels: Any, items: Any
-    ) -> Float[Array, "n h w c"]:
-        """Of the logits, by the image (Mescheder et al., 2018)."""
+        self, variables: Any, images: Float[Array, "n h w c"], labels: Any, game: Game
+    ) -> tuple[Float[Array, "n h w c"], Float[Array, "n"]]:
+        """Of the logits, by the image as it was (Mescheder et al., 2018); and the logits."""
 
-        def total(images: Array) -> Array:
-            return jnp.sum(self.judge(variables, images, labels, items))
+        def total(images: Array) -> tuple[Array, Array]:
+            logits = self.judge(variables, self.seen(images, game, "real_view"), labels)
+            return jnp.sum(logits), logits
 
-        return jax.grad(total)(images)
+        return jax.grad(total, has_aux=True)(images)
 
     def g_main(self, params: Any, game: Game) -> tuple[Array, Outcome]:
         """Non-saturating logistic loss of the generator."""
         variables = {**game.players["g"], "params": params}
         ws, side = self.styles(variables, game.draws, "g/main")
         images = self.images(variables, ws, game.draws)
-        logits = self.judge(game.players["d"], images, game.draws.get("label"), game.items)
+        images = self.seen(images, game, "fake_view")
+        logits = self.judge(game.players["d"], images, game.draws.get("label"))
         metrics = {"logit_fake": jnp.mean(logits)}
         return logistic_g(logits), Outcome(kept("g", side), metrics)
 
@@ -190,11 +203,10 @@ class Losses:
         variables = {**game.players["d"], "params": params}
         fake, real = self.judge_both(
             variables,
-            fakes,
+            self.seen(fakes, game, "fake_view"),
             game.draws.get("label"),
-            to_float(game.batch["image"]),
+            self.seen(to_float(game.batch["image"]), game, "real_view"),
             self._labels(game),
-            game.items,
         )
         real_loss, fake_loss = logistic_d(real, fake)
         metrics = {
@@ -203,15 +215,21 @@ class Losses:
             "logit_real": jnp.mean(real),
             "logit_fake": jnp.mean(fake),
         }
-        return real_loss + fake_loss, Outcome(kept("g", side), metrics)
+        extras: dict[str, Any] = {}
+        if self.augment is not None:
+            extras = self.augment.observe(game.extras, real)
+            metrics["sign_real"] = jnp.mean(jnp.sign(real))
+            metrics["augment_p"] = jnp.asarray(self.augment.probability(game.extras))
+        return real_loss + fake_loss, Outcome(kept("g", side), metrics, extras)
 
     def d_r1(self, params: Any, game: Game) -> tuple[Array, Outcome]:
         """Gradient penalty on reals."""
         variables = {**game.players["d"], "params": params}
         images = to_float(game.batch["image"])
-        gradient = self.r1_gradient(variables, images, self._labels(game), game.items)
+        gradient, logits = self.r1_gradient(variables, images, self._labels(game), game)
         penalty = jnp.mean(jnp.sum(jnp.square(gradient), axis=(1, 2, 3)))
-        return self.r1_gamma / 2 * penalty, Outcome(metrics={"penalty": penalty})
+        extras = {} if self.augment is None else self.augment.observe(game.extras, logits)
+        return self.r1_gamma / 2 * penalty, Outcome(metrics={"penalty": penalty}, extras=extras)
 
     def _labels(self, game: Game) -> Any:
         return game.batch["label"] if self.discriminator.classes else None
@@ -220,6 +238,30 @@ class Losses:
 def kept(player: str, side: Mapping[str, Any]) -> dict[str, Any]:
     """Side state for an `Outcome`; nothing where there is none."""
     return {player: side} if side else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """Random numbers of the augmentation of what D sees.
+
+    Attributes:
+        augment: what draws them; None: there is nothing to draw.
+        size: of an image: (h, w, c), or of a clip.
+        names: `fake_view`, `real_view`.
+    """
+
+    augment: Fixed | None
+    size: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def __call__(self, key: Array, game: Game) -> dict[str, Any]:
+        if self.augment is None:
+            return {}
+        shape = (game.size, *self.size)
+        return {
+            name: self.augment.draw(jax.random.fold_in(key, zlib.crc32(name.encode())), shape)
+            for name in self.names
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,12 +276,14 @@ class Draws:
         mixing: styles may be mixed, see `Losses.mixing`.
         pixels: a direction in the space of images, too, for path lengths.
         shrink: fakes are the microbatch's size divided by this.
+        views: of the augmentation of what D sees.
     """
 
     generator: Generator
     mixing: bool = False
     pixels: bool = False
     shrink: int = 1
+    views: Views | None = None
 
     def __call__(self, key: Array, game: Game) -> dict[str, Any]:
         generator, n = self.generator, game.size // self.shrink
@@ -260,7 +304,7 @@ class Draws:
         if self.pixels:
             size = (generator.resolution, generator.resolution, generator.image_channels)
             draws["pixels"] = jax.random.normal(next(keys), (n, *size))
-        return draws
+        return draws if self.views is None else draws | self.views(key, game)
 
 
 def phases(
@@ -297,15 +341,22 @@ def phases(
         size=batch // microbatches, microbatches=microbatches, reduce="sum"
     )
 
+    generator = losses.generator
+    size = (generator.resolution, generator.resolution, generator.image_channels)
+    observed = () if losses.augment is None else losses.augment.writes
+
     def writes(name: str) -> tuple[str, ...]:
         return ("g/averages",) if name in losses.averages_in else ()
+
+    def views(*names: str) -> Views:
+        return Views(losses.augment, size, names)
 
     played = [
         Phase(
             "g/main",
             player="g",
             loss=losses.g_main,
-            draw=Draws(losses.generator, mixing),
+            draw=Draws(generator, mixing, views=views("fake_view")),
             batch=conditional,
             writes=writes("g/main"),
             **shared,
@@ -317,7 +368,7 @@ def phases(
                 "g/path",
                 player="g",
                 loss=losses.g_path,
-                draw=Draws(losses.generator, mixing, pixels=True, shrink=path_shrink),
+                draw=Draws(generator, mixing, pixels=True, shrink=path_shrink),
                 batch=conditional,
                 every=path_every,
                 touches=".*" if touch_all else PATH_TOUCHES,
@@ -330,9 +381,9 @@ def phases(
             "d/main",
             player="d",
             loss=losses.d_main,
-            draw=Draws(losses.generator, mixing),
+            draw=Draws(generator, mixing, views=views("fake_view", "real_view")),
             batch="real",
-            writes=writes("d/main"),
+            writes=(*writes("d/main"), *observed),
             **shared,
         )
     )
@@ -342,9 +393,11 @@ def phases(
                 "d/r1",
                 player="d",
                 loss=losses.d_r1,
+                draw=views("real_view"),
                 batch="real",
                 every=r1_every,
                 touches=".*" if touch_all else R1_TOUCHES,
+                writes=observed,
                 **shared,
             )
         )

@@ -8,7 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from ganjax.adversarial.phases import Game, init_state, make_step, programs
+from ganjax.adversarial.ada import Adaptive
+from ganjax.adversarial.augment import pipe
+from ganjax.adversarial.phases import Game, init_state, keep_extras, make_step, programs
 from ganjax.adversarial.state import Ema, adam
 from ganjax.families.stylegan2.networks import (
     Discriminator,
@@ -75,23 +77,31 @@ def test_draws_depend_on_the_key_alone_and_labels_on_the_data():
     assert len(firsts) == len(parts), "two of the draws are the same numbers"
 
 
-@pytest.fixture(scope="module")
-def run():
-    """`play(names, state) -> state` and a start, all phases declared."""
-    played = phases(Losses(G, D, mixing=0.5), batch=4)
+def step_and_state(losses):
+    """The step, and a state and a batch of four to play it on."""
+    played = phases(losses, batch=4)
     optimizers = {"g": adam(1e-3, 0.0, 0.99, lazy=4), "d": adam(1e-3, 0.0, 0.99, lazy=16)}
     ema = Ema(half_life_decay(4, 100))
     variables = {
         name: init_on_host(module, jax.random.key(0), *example_inputs(module)[0])
         for name, module in (("g", G), ("d", D))
     }
-    state = init_state(variables, played, optimizers, ema, {"path_mean": np.zeros((), np.float32)})
+    extras = {"path_mean": np.zeros((), np.float32)}
+    extras |= losses.augment.extras() if losses.augment else {}
+    state = init_state(variables, played, optimizers, ema, extras)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (1, 1, 4, 8, 8, 1), np.uint8),
         "label": rng.integers(0, 2, (1, 1, 4), np.int32),
     }
-    step = make_step(played, optimizers, ema, unroll=True)
+    adjust = losses.augment.adjust if losses.augment else keep_extras
+    return make_step(played, optimizers, ema, unroll=True, adjust=adjust), state, batch
+
+
+@pytest.fixture(scope="module")
+def run():
+    """`play(names, state) -> state` and a start, all phases declared."""
+    step, state, batch = step_and_state(Losses(G, D, mixing=0.5))
 
     @functools.cache
     def play(names):
@@ -139,6 +149,47 @@ def test_the_main_phase_of_d_moves_the_mean_w(run):
     assert moved(state.ema, after.ema) == {"averages/mapping/w_avg"}
     gap = {"d/main/logit_real", "d/main/logit_fake"}
     assert gap <= set(metrics)
+
+
+def test_d_sees_augmented_images_in_every_phase_and_counts_its_signs():
+    rule = Adaptive(pipe("bgc"), 0.5, batch=4, every=2, ramp_images=80)
+    losses = Losses(G, D, augment=rule)
+    _, state, batch = step_and_state(losses)
+    played = phases(losses, batch=4)
+    sees = {phase.name: phase.draw for phase in played}
+    labels = jnp.array([1, 0, 1, 1])
+    views = {
+        name: {key for key in draw(jax.random.key(0), game(4, labels)) if key.endswith("_view")}
+        for name, draw in sees.items()
+    }
+    assert views == {
+        "g/main": {"fake_view"},
+        "g/path": set(),
+        "d/main": {"fake_view", "real_view"},
+        "d/r1": {"real_view"},
+    }
+
+    @jax.jit
+    def play(state, seen, key):
+        """Both of D's losses, one after the other."""
+        extras, players = state.extras, {k: v.variables for k, v in state.players.items()}
+        found = {}
+        for phase in (phase for phase in played if phase.player == "d"):
+            draws = phase.draw(key, game(4, seen["label"]))
+            now = Game(players, extras, seen, draws, None, {}, 0, 0, 4)
+            loss, outcome = phase.loss(players["d"]["params"], now)
+            assert {f"extras/{name}" for name in outcome.extras} == set(rule.writes)
+            extras = {**extras, **outcome.extras}
+            found[phase.name] = loss, outcome.metrics
+        return extras, found
+
+    seen = jax.tree.map(lambda leaf: leaf[0, 0], batch)
+    extras, found = play(state, seen, jax.random.key(1))
+    assert extras["ada_reals"] == 8, "reals of d/r1 count, too"
+    assert float(extras["ada_signs"]).is_integer() and abs(float(extras["ada_signs"])) <= 8
+    assert found["d/main"][1]["augment_p"] == extras["ada_p"] == 0.5
+    _, changed = play(state, seen, jax.random.key(2))
+    assert changed["d/r1"][0] != found["d/r1"][0], "the penalty does not see the augmentation"
 
 
 def test_half_life():

@@ -1,6 +1,7 @@
 """Adapters by family: what each class of the references is in ganjax."""
 
 from tests.goldens.adapters import (
+    ada,
     aurora,
     biggan,
     biggan_training,
@@ -29,4 +30,5 @@ ADAPTERS = (
     *stylegan2_ops.ADAPTERS,
     *video_metrics.ADAPTERS,
     *aurora.ADAPTERS,
+    *ada.ADAPTERS,
 )

@@ -15,7 +15,16 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from ganjax.adversarial.phases import Game, Outcome, Phase, due, init_state, make_step
+from ganjax.adversarial.ada import Adaptive, Fixed
+from ganjax.adversarial.phases import (
+    Game,
+    Outcome,
+    Phase,
+    due,
+    init_state,
+    keep_extras,
+    make_step,
+)
 from ganjax.adversarial.state import Ema, Player, adam
 from ganjax.families.stylegan2 import official
 from ganjax.families.stylegan2.phases import (
@@ -27,6 +36,7 @@ from ganjax.families.stylegan2.phases import (
     half_life_decay,
     phases,
 )
+from tests.goldens.adapters.ada import build, draws_of
 from tests.goldens.adapters.biggan import prefixed
 from tests.goldens.adapters.biggan_training import quick
 from tests.goldens.adapters.stylegan2 import (
@@ -62,14 +72,15 @@ class Taped(Losses):
     def images(self, variables, ws, draws):
         return self._kept("images", super().images(variables, ws, draws))
 
-    def judge(self, variables, images, labels, items):
-        return self._kept("logits", super().judge(variables, images, labels, items))
+    def judge(self, variables, images, labels):
+        return self._kept("logits", super().judge(variables, images, labels))
 
     def path_gradient(self, variables, ws, draws):
         return self._kept("path", super().path_gradient(variables, ws, draws))
 
-    def r1_gradient(self, variables, images, labels, items):
-        return self._kept("r1", super().r1_gradient(variables, images, labels, items))
+    def r1_gradient(self, variables, images, labels, game):
+        gradient, logits = super().r1_gradient(variables, images, labels, game)
+        return self._kept("r1", gradient), logits
 
 
 def build_losses(generator: Any, discriminator: Any, options: Mapping[str, Any], old: bool):
@@ -96,6 +107,23 @@ def build_losses(generator: Any, discriminator: Any, options: Mapping[str, Any],
         record=lambda name, value: tape.append((name, np.asarray(value))),
     )
     return losses, options.get("pl_batch_shrink", 2), tape
+
+
+def build_augment(options: Mapping[str, Any]) -> Fixed | None:
+    """ADA for the training loop's arguments."""
+    if not options.get("augment_kwargs"):
+        return None
+    pipe, p = build(options["augment_kwargs"]), float(options.get("augment_p") or 0)
+    if options.get("ada_target") is None:
+        return Fixed(pipe, p)
+    return Adaptive(
+        pipe,
+        p,
+        batch=options["batch_size"],
+        target=options["ada_target"],
+        every=options["ada_interval"],
+        ramp_images=options["ada_kimg"] * 1000,
+    )
 
 
 @dataclasses.dataclass
@@ -267,7 +295,8 @@ def loss_extras(case: Case, losses: Losses, players: Any, batch: Any) -> Found:
     def compute(players, batch, draws):
         ws = sharp.generator.apply(players["g"], draws["z"], draws["label"], method="styles")
         images = Losses.images(sharp, players["g"], ws, draws)
-        gradient = sharp.r1_gradient(players["d"], batch["image"], batch.get("label"), 0)
+        game = Game(players, {}, batch, {}, None, {}, 0, 0, len(batch["image"]))
+        gradient, _ = sharp.r1_gradient(players["d"], batch["image"], batch.get("label"), game)
         return images, gradient
 
     images, gradient = compute(players, batch, draws)
@@ -319,8 +348,6 @@ class Run:
     def __init__(self, case: Case):
         meta, options = case.meta, case.meta["kwargs"]
         self.case, self.old = case, "stylegan2-ada" in meta["reference"]
-        if options.get("augment_kwargs"):
-            raise ValueError("augment_kwargs: ADA's augmentations are not in ganjax yet")
         if not options["G_reg_interval"] or not options["D_reg_interval"]:
             raise ValueError("reg_interval=None: main and regularising phases in one")
         size = {
@@ -338,6 +365,8 @@ class Run:
             options["batch_size"],
             options["batch_size"] // options["batch_gpu"],
         )
+        self.augment = build_augment(options)
+        self.losses = dataclasses.replace(self.losses, augment=self.augment)
         self.fed: list[tuple[str, Any]] = []
         self.playing = ""
         self.phases: tuple[Phase, ...] = tuple(
@@ -356,12 +385,19 @@ class Run:
         ramp_up = options["ema_rampup"]
         self.decay = half_life_decay(self.batch, options["ema_kimg"] * 1000, ramp_up)
         rule = Ema(self.decay)
-        self.step = make_step(self.phases, self.optimizers, rule, unroll=True)
+        self.step = make_step(
+            self.phases,
+            self.optimizers,
+            rule,
+            unroll=True,
+            adjust=self.augment.adjust if self.augment else keep_extras,
+        )
         variables = {
             letter: load(case.group(f"init/{letter.upper()}/"), module)
             for letter, module in self.modules.items()
         }
         extras = {"path_mean": jnp.asarray(case["init/pl_mean"])}
+        extras |= self.augment.extras() if self.augment else {}
         self.state = init_state(variables, self.phases, self.optimizers, rule, extras)
         self.state = self.state.replace(ema=load(case.group("init/G_ema/"), generator))
         self.path = Path(float(case["init/pl_mean"]), self.losses.path_decay)
@@ -414,7 +450,7 @@ class Run:
         del self.tape[:], self.fed[:]
         recorded = {
             NAMES[key]: self._draws(f"rand/it{iteration}_{key}", NAMES[key])
-            for key in ("Gmain", "Greg", "Dmain")
+            for key in NAMES
             if NAMES[key] in names
         }
         self.state, _ = self.step(
@@ -435,6 +471,8 @@ class Run:
             raise ValueError(f"{len(self.tape)} more recorded values than expected")
         found[f"step{iteration}/ema_beta"] = decay
         found[f"step{iteration}/pl_mean"] = self.state.extras["path_mean"]
+        if self.augment:
+            found[f"step{iteration}/ada_p"] = self.augment.probability(self.state.extras)
         return found | prefixed(f"step{iteration}/", self._states())
 
     def _draws(self, prefix: str, name: str) -> Found:
@@ -444,8 +482,16 @@ class Run:
         rounds = []
         for part in range(self.rounds):
             own = f"{prefix}_r{part}_"
+            views: Found = {
+                f"{kind}_view": draws_of(found)
+                for kind in ("fake", "real")
+                if (found := self.case.group(f"{own}aug_{kind}_"))
+            }
+            if name == "d/r1":
+                rounds.append(views)
+                continue
             rows = slice(part * count, part * count + taken)
-            draws: Found = {"z": self.case[f"{prefix}_z"][rows]}
+            draws: Found = {"z": self.case[f"{prefix}_z"][rows], **views}
             if self.case.meta["c_dim"]:
                 draws["label"] = self.case[f"{prefix}_c"][rows]
             draws["noise"] = {
