@@ -20,8 +20,13 @@ from ganjax.adversarial.phases import due
 from ganjax.collapse import Watch
 from ganjax.config import ConfigError
 from ganjax.data.pipeline import Stream
-from ganjax.data.sources import Source, fit_classes, open_source, read_options
-from ganjax.data.transforms import Transform
+from ganjax.data.sources import (
+    Source,
+    fit_classes,
+    make_transform,
+    open_source,
+    read_options,
+)
 from ganjax.family import Request, build, settle
 from ganjax.layers.images import to_uint8
 from ganjax.logs import Logger
@@ -107,6 +112,13 @@ class Run:
         self._mesh = make_mesh(config.mesh)
         self._family = build(config, self._mesh.devices.flat[0].platform)
         self._program = assemble(self._family, self._mesh)
+        if ("clip" in self._family.item) != bool(options.clip):
+            raise ConfigError(
+                f"{config.family} trains on {' and '.join(self._family.item)}; config.data gives "
+                f"{'clips. Set' if options.clip else 'images: only families of videos set'} "
+                "config.data.clip"
+                f"{'=None.' if options.clip else ', as their config files do.'}"
+            )
         self.total = steps_for(config.train.images, self._program.items) * self._program.items
         self._watch = Watch(self._family, self._mesh, config)
         self._evaluation = None
@@ -136,8 +148,8 @@ class Run:
             contextlib.closing(
                 Stream(
                     source,
-                    Transform(options.resolution, options.channels, options.flip),
-                    shape=self._program.batches["real"]["image"].shape[:3],
+                    make_transform(options),
+                    shape=jax.tree.leaves(self._program.batches["real"])[0].shape[:3],
                     seed=config.seed,
                     sharding=batch_sharding(self._mesh),
                     start_items=self.images,
@@ -193,7 +205,8 @@ class Run:
 
     def _step(self) -> dict[str, Any]:
         """Plays the phases that are due, the first time after compiling them; the real batch."""
-        batch = next(self._stream)
+        drawn = next(self._stream)
+        batch = {name: drawn[name] for name in self._family.item}
         names = due(self._family.phases, self.step)
         if names not in self._compiled:
             self._compiled[names] = _compile(self._program, names, self.log)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from ganjax.data.transforms import Item
 
@@ -108,6 +110,8 @@ class Scene:
     rotation: float  # radians, counterclockwise
     backdrop: tuple[float, float, float]  # RGB in [0, 1]
     glow: float  # direction in which the backdrop gets brighter, radians
+    other: str = "white"  # a key of COLORS, and how much of it is mixed in, in [0, 1]
+    blend: float = 0.0
 
 
 class Shapes:
@@ -161,6 +165,125 @@ class Shapes:
         return f"shapes-1-{self.seed}-{self.count}"
 
 
+class ShapeVideos:
+    """Shapes that move: the picture at any real time is a pure function of ``(seed, i, time)``.
+
+    Place, rotation, size, colour and light move by sums of three sines each, whose frequencies have
+    no common period, so that no movement ever comes again. Videos are of several lengths. The label
+    is the shape.
+
+    Args:
+      resolution: (height, width) in pixels.
+      count: number of videos.
+      seed: another seed gives another set, for instance to measure on.
+      lengths: frames of the shortest and of the longest video.
+      rate: frames a second.
+    """
+
+    name = "videos of shapes"
+    classes: tuple[str, ...] = SHAPES
+
+    def __init__(
+        self,
+        resolution: tuple[int, int] = (32, 32),
+        count: int = 10_000,
+        seed: int = 0,
+        lengths: tuple[int, int] = (128, 512),
+        rate: float = 25.0,
+    ):
+        self.resolution = resolution
+        self.count = count
+        self.seed = seed
+        self.lengths = lengths
+        self.rate = rate
+        self._starts = Shapes(resolution, count, seed)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "video": self.video(index),
+            "label": np.asarray(self.scene(index, 0.0).shape, np.int32),
+        }
+
+    def video(self, index: int) -> "ShapeVideo":
+        """The first seconds of video ``index``."""
+        shortest, longest = self.lengths
+        length = shortest + int(self._draws(index)[0] * (longest - shortest + 1))
+        return ShapeVideo(self, index, length)
+
+    def scene(self, index: int, time: float) -> Scene:
+        """What video ``index`` shows ``time`` seconds after its start; any real number."""
+        # The order of the draws is the data set: new movements draw at the end.
+        _, color, *draws = self._draws(index).tolist()
+        start = self._starts.scene(index)
+        waves = iter(_wave(draws[i : i + 4], time) for i in range(0, len(draws), 4))
+        size = 0.5 + 0.14 * next(waves)
+        room = 0.95 - size
+        return dataclasses.replace(
+            start,
+            size=size,
+            x=room * next(waves),
+            y=room * next(waves),
+            rotation=start.rotation + 2 * math.pi * next(waves),
+            other=list(COLORS)[int(color * len(COLORS))],
+            blend=0.5 + 0.5 * next(waves),
+            glow=start.glow + math.pi * next(waves),
+        )
+
+    def _draws(self, index: int) -> Float[np.ndarray, "26"]:
+        return np.random.Generator(
+            np.random.Philox(key=[self.seed, index], counter=1 << 64)
+        ).random(26)
+
+    def describe(self, index: int) -> str:
+        return f"video {index} of shapes"
+
+    def fingerprint(self) -> str:
+        return f"shape-videos-1-{self.seed}-{self.count}-{self.lengths}-{self.rate}"
+
+
+# Ratios of the frequencies of a wave: no two have a common multiple.
+_RATIOS = (1.0, math.sqrt(2), (1 + math.sqrt(5)) / 2)
+
+
+def _wave(draws: Sequence[float], time: float) -> float:
+    """A smooth function of time (seconds), within -1 and 1, that never repeats."""
+    frequency = 0.06 + 0.12 * draws[0]  # of the slowest part, in Hz
+    parts = (
+        math.sin(2 * math.pi * (ratio * frequency * time + phase))
+        for ratio, phase in zip(_RATIOS, draws[1:])
+    )
+    return sum(parts) / len(_RATIOS)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeVideo:
+    """Frames of a video of `ShapeVideos`; drawn when they are read."""
+
+    source: ShapeVideos
+    index: int
+    length: int
+
+    @property
+    def name(self) -> str:
+        return self.source.describe(self.index)
+
+    @property
+    def rate(self) -> float:
+        return self.source.rate
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self, frames: Shaped[np.ndarray, "t"]) -> UInt8[np.ndarray, "t h w 3"]:
+        """Frames, at any real numbers."""
+        times = (frames / self.rate).tolist()
+        scenes = [self.source.scene(self.index, time) for time in times]
+        return np.stack([render(scene, self.source.resolution) for scene in scenes])
+
+
 def render(scene: Scene, resolution: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """Draws a scene with smooth edges, at any (height, width)."""
     height, width = resolution
@@ -173,7 +296,8 @@ def render(scene: Scene, resolution: tuple[int, int]) -> UInt8[np.ndarray, "h w 
     x, y = x - scene.x, y - scene.y
     distance = _distance(SHAPES[scene.shape], cos * x + sin * y, cos * y - sin * x)
     cover = np.clip(0.5 - distance * (scene.size * half), 0, 1)[..., None]
-    color = np.asarray(COLORS[scene.color], np.float32)
+    one, other = (np.asarray(COLORS[name], np.float32) for name in (scene.color, scene.other))
+    color = one + scene.blend * (other - one)
     return np.clip(ground + cover * (color - ground) + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -5,14 +5,17 @@ import difflib
 import os
 from typing import Any, Protocol, runtime_checkable
 
-from ganjax.data.demo import Digits, Shapes
+from ganjax.data.clips import Clip, ClipTransform, read_clip
+from ganjax.data.demo import Digits, Shapes, ShapeVideos
 from ganjax.data.files import Files, Folder, Zip
 from ganjax.data.records import Records
 from ganjax.data.tfds import Tfds
-from ganjax.data.transforms import Item
+from ganjax.data.transforms import Item, Transform
+from ganjax.data.videos import Videos
 
 BUILT_IN = ("digits", "shapes")
 SOURCES = (*BUILT_IN, "tfds", "folder", "zip", "records")
+OF_VIDEOS = ("shapes", "folder", "zip")
 
 
 @runtime_checkable
@@ -20,8 +23,9 @@ class Source(Protocol):
     """A random-access data set.
 
     An item is ``{"image": uint8 [h, w, c] of any size, "label": int32 scalar}``, with further
-    fields where a source has them. `__getitem__` is called from several threads, returns the same
-    item at every call, and raises `BrokenItem` for one that cannot be decoded.
+    fields where a source has them; of videos it is ``{"video": videos.Video, "label": ...}``.
+    `__getitem__` is called from several threads, returns the same item at every call, and raises
+    `BrokenItem` for one that cannot be decoded.
 
     Attributes:
       name: for messages.
@@ -29,7 +33,9 @@ class Source(Protocol):
     """
 
     name: str
-    classes: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -57,11 +63,12 @@ class Options:
       split: of a TFDS data set.
       resolution: (height, width) in pixels.
       channels: 1 or 3.
-      flip: mirror half of the images.
+      flip: mirror half of the images or clips.
       max_broken: broken items that are replaced before it is an error.
       prefetch: batches read ahead.
       threads: that read and decode; 0 reads in the caller's thread, ``None`` chooses: one for
         the built-in sources, where more only wait for Python's lock, else one a core up to 16.
+      clip: what clips are taken of videos; ``None``: the data is pictures.
     """
 
     source: str
@@ -74,6 +81,7 @@ class Options:
     max_broken: int = 100
     prefetch: int = 2
     threads: int = 1
+    clip: Clip | None = None
 
 
 def read_options(config: Any) -> Options:
@@ -107,7 +115,15 @@ def read_options(config: Any) -> Options:
             )
     if values.get("threads") is None:
         values["threads"] = 1 if source in BUILT_IN else min(16, os.cpu_count() or 1)
+    if "clip" in values:
+        values["clip"] = read_clip(values["clip"])
     return Options(**values)
+
+
+def make_transform(options: Options) -> Transform | ClipTransform:
+    """What happens to each item between its source and the batch."""
+    fitted = options.resolution, options.channels, options.flip
+    return ClipTransform(options.clip, *fitted) if options.clip else Transform(*fitted)
 
 
 def parse_resolution(value: Any) -> tuple[int, int]:
@@ -144,6 +160,8 @@ def open_source(config: Any) -> Source:
     kind, path = options.source, options.path
     if kind in ("folder", "zip", "records") and not path:
         raise ValueError(f"config.data.source={kind!r} needs a place: {_PLACES[kind]}.")
+    if options.clip:
+        return _open_videos(options)
     if kind == "digits":
         return Digits(options.resolution)
     if kind == "shapes":
@@ -160,6 +178,18 @@ def open_source(config: Any) -> Source:
         return Records(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} {_how_to_prepare(options)}") from None
+
+
+def _open_videos(options: Options) -> Source:
+    kind, path = options.source, options.path
+    if kind == "shapes":
+        return ShapeVideos(options.resolution)
+    if kind in ("folder", "zip"):
+        return Videos(Folder(path) if kind == "folder" else Zip(path))
+    raise ValueError(
+        f"config.data.source={kind!r} has no videos. Set it to one of {list(OF_VIDEOS)}, or "
+        "config.data.clip=None to see pictures."
+    )
 
 
 _PLACES = {

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Item = dict[str, np.ndarray]
+Item = dict[str, Any]  # arrays, and of sources also what a transform makes arrays of
 
 
 class BrokenItem(ValueError):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ganjax.data.demo import SHAPES, Digits, Shapes, render
+from ganjax.data.demo import SHAPES, Digits, Shapes, ShapeVideos, render
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,41 @@ def test_each_shape_is_drawn_inside_the_picture_and_scales(shape):
     share = covered.mean() * 4 / (np.pi * scene.size**2)
     assert 0.3 < share < 0.95, f"covers {share:.2f} of its circle"
     assert not covered[[0, -1]].any() and not covered[:, [0, -1]].any()
+
+
+def test_a_moving_shape_is_a_function_of_time():
+    """The same at any rate, whatever was drawn before, also between frames and before the start."""
+    slow, fast = (ShapeVideos((16, 16), rate=rate).video(7) for rate in (25.0, 100.0))
+    assert (slow.rate, fast.rate) == (25, 100)
+    frames = slow.read(np.array([3, 200]))
+    assert frames.shape == (2, 16, 16, 3) and frames.dtype == np.uint8
+    np.testing.assert_array_equal(fast.read(np.array([800, 12])), frames[::-1])
+    np.testing.assert_array_equal(fast.read(np.array([12.0])), slow.read(np.array([3.0])))
+    assert slow.read(np.array([-10.5, 1e6])).shape == (2, 16, 16, 3)
+    assert (ShapeVideos(seed=1).video(7).read(np.array([3])) != frames[:1].mean()).any()
+
+
+def test_lengths_and_labels_of_videos():
+    source = ShapeVideos(count=500)
+    lengths = [len(source[i]["video"]) for i in range(500)]
+    assert min(lengths) >= 128 and max(lengths) <= 512 and 300 < np.mean(lengths) < 340
+    assert len(set(lengths)) > 200
+    labels = [int(source[i]["label"]) for i in range(500)]
+    assert labels == [source.scene(i, 9.0).shape for i in range(500)] and set(labels) == set(
+        range(10)
+    )
+    assert ShapeVideos(seed=1).fingerprint() != source.fingerprint()
+
+
+def test_everything_of_a_shape_moves_smoothly_and_nothing_comes_again():
+    source = ShapeVideos()
+    for index in range(5):
+        scenes = [source.scene(index, time / 25) for time in range(25 * 120)]  # two minutes
+        path = np.array([[s.x, s.y, s.size, s.rotation, s.blend, s.glow] for s in scenes])
+        assert (np.abs(path[:, :2]).max(-1) + path[:, 2]).max() <= 0.96, "it stays in the picture"
+        assert (path.std(0) > [0.05, 0.05, 0.03, 0.5, 0.1, 0.3]).all()
+        steps = np.abs(np.diff(path, axis=0))
+        assert (steps.max(0) < [0.08, 0.08, 0.02, 0.8, 0.06, 0.4]).all()
+        # Of what is seen at half a second and later, nothing is quite as at the start.
+        near = np.abs((path[12:] - path[0]) / path.std(0)).max(-1)
+        assert near.min() > 0.02

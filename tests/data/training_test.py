@@ -12,6 +12,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from ganjax import main
+from ganjax.config import ConfigError
 from ganjax.data.prepare import Recipe, prepare
 from ganjax.data.sources import open_source
 from ganjax.family import build
@@ -137,6 +138,12 @@ def test_data_that_has_changed_is_told(pictures, tmp_path):
     with pytest.warns(UserWarning, match="14 items of 'folder .*' then, 15 of 'folder .*' now"):
         _note_data(file, open_source(tiny("folder", tmp_path / "moved").data))
     assert json.loads(file.read_text())["items"] == 15
+
+
+def test_clips_are_for_families_of_videos(tmp_path):
+    config = tiny("shapes", "", classes=10, channels=3, clip={"times": "dense"})
+    with pytest.raises(ConfigError, match="trains on image and label; .* clips. Set .*clip=None"):
+        train(config, tmp_path / "run")
 
 
 def test_what_looks_at_no_data_needs_the_number_of_classes():

@@ -13,6 +13,7 @@ from tests.goldens.adapters import (
     stylegan2,
     stylegan2_ops,
     stylegan2_training,
+    styleganv,
     video_metrics,
 )
 
@@ -28,6 +29,7 @@ ADAPTERS = (
     *stylegan2_training.ADAPTERS,
     *stylegan2.ADAPTERS,
     *stylegan2_ops.ADAPTERS,
+    *styleganv.ADAPTERS,
     *video_metrics.ADAPTERS,
     *aurora.ADAPTERS,
     *ada.ADAPTERS,
