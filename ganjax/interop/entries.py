@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ganjax.interop.report import Report
 
@@ -86,6 +86,34 @@ def report_of(
         unexpected=tuple(name for name in left if not ignored(name)),
         ignored=tuple(name for name in left if ignored(name)),
     )
+
+
+def complete(
+    filled: Mapping[Entry, np.ndarray],
+    report: Report,
+    fields: str,
+    initial: Callable[[], Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """Variables from our arrays.
+
+    Args:
+        fields: as of `fill`.
+        initial: makes the variables that keep their initial value where the state dict lacks
+            them; None: an error if it lacks any.
+
+    Raises:
+        ValueError: entries are missing.
+    """
+    start: dict[Path, Any] = {}
+    if report.missing:
+        if initial is None:
+            raise ValueError(
+                f"the state dict does not fit the module: {report}\nset the module's fields"
+                f" ({fields}) to those of the checkpoint, or strict=False to keep initial values"
+                " for what is missing"
+            )
+        start = flatten_dict(dict(initial()))
+    return unflatten_dict(start | {entry.path: array for entry, array in filled.items()})
 
 
 def collect(variables: Mapping[str, Any], wanted: Sequence[Entry]) -> dict[str, np.ndarray]:

@@ -7,11 +7,9 @@ later, and the stream of pickles before it. Of a TorchScript archive (`torch.jit
 are read as a state dict; the programs in it are not even looked at.
 """
 
-import collections
 import dataclasses
 import io
 import math
-import pickle
 import struct
 import sys
 import zipfile
@@ -21,6 +19,8 @@ from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
+
+from ganjax.interop.inert import DAMAGE, Constructor, Dict, Inert, Sealed, Unpickler
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -51,36 +51,33 @@ def read_pth(path: str | Path) -> Any:
             if zipfile.is_zipfile(file):
                 return _read_zip(file)
             file.seek(0)
-            return _read_legacy(file)
+            return read_legacy(file)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        except (
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-            EOFError,
-            KeyError,
-            IndexError,
-            TypeError,
-            AttributeError,
-            struct.error,
-            RecursionError,
-        ) as error:
+        except (zipfile.BadZipFile, *DAMAGE) as error:
             raise ValueError(
                 f"{path}: not a readable PyTorch checkpoint ({type(error).__name__}: {error});"
                 " expected a file written by torch.save"
             ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class _StorageType:
+@dataclasses.dataclass(slots=True)
+class _StorageType(Inert):
     dtype: np.dtype
 
 
-@dataclasses.dataclass
-class _Tensor:
-    """A view of a storage, whose contents may not have been read yet."""
+@dataclasses.dataclass(slots=True)
+class Storage(Inert):
+    """Numbers of tensors, which may not have been read yet."""
 
-    storage: np.ndarray
+    array: np.ndarray
+
+
+@dataclasses.dataclass(slots=True)
+class Tensor(Inert):
+    """A view of a storage."""
+
+    storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -88,13 +85,12 @@ class _Tensor:
     def __post_init__(self) -> None:
         """Numbers from the file are not trusted: a view outside of its storage is refused."""
         numbers = (self.offset, *self.shape, *self.strides)
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides))
+        size = self.storage.array.size
         sound = (
-            isinstance(self.storage, np.ndarray)
-            and len(self.shape) == len(self.strides)
+            len(self.shape) == len(self.strides)
             and all(isinstance(number, int) and number >= 0 for number in numbers)
-            and (0 in self.shape or last < self.storage.size)
-            and math.prod(self.shape) <= max(self.storage.size, 1)
+            and (0 in self.shape or self._last() < size)
+            and math.prod(self.shape) <= max(size, 1)
         )
         if not sound:
             raise ValueError(
@@ -102,20 +98,25 @@ class _Tensor:
                 " does not fit its storage; the file is damaged"
             )
 
-    def array(self) -> np.ndarray:
+    def _last(self) -> int:
+        """Where its last number is."""
+        return self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides))
+
+    def numbers(self) -> np.ndarray:
+        """A copy of its numbers."""
+        storage = self.storage.array
         if 0 in self.shape:
-            return np.zeros(self.shape, self.storage.dtype)
-        itemsize = self.storage.itemsize
+            return np.zeros(self.shape, storage.dtype)
         view = np.lib.stride_tricks.as_strided(
-            self.storage[self.offset :],
+            storage[self.offset :],
             self.shape,
-            [stride * itemsize for stride in self.strides],
+            [stride * storage.itemsize for stride in self.strides],
             writeable=False,
         )
         return view.copy()
 
 
-class _Scripted:
+class _Scripted(metaclass=Sealed):
     """An object of a TorchScript program: its attributes, as the pickle sets them."""
 
 
@@ -125,24 +126,20 @@ def _same(value: Any, *unused: Any) -> Any:
 
 def _rebuild_tensor(
     storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *unused: Any
-) -> _Tensor:
-    return _Tensor(storage, offset, tuple(size), tuple(stride))
-
-
-def _rebuild_parameter(data: _Tensor, *unused: Any) -> _Tensor:
-    return data
+) -> Tensor:
+    return Tensor(storage, offset, tuple(size), tuple(stride))
 
 
 KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("collections", "OrderedDict"): Constructor(Dict),
+    ("torch", "Size"): Constructor(tuple),
+    ("torch._utils", "_rebuild_tensor"): Constructor(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_rebuild_tensor),
+    ("torch._utils", "_rebuild_parameter"): Constructor(_same),
     **{("torch", name): _StorageType(dtype) for name, dtype in STORAGES.items()},
     # Typed containers of TorchScript, already built as plain ones.
     **{
-        ("torch.jit._pickle", name): _same
+        ("torch.jit._pickle", name): Constructor(_same)
         for name in (
             "build_intlist",
             "build_doublelist",
@@ -154,25 +151,24 @@ KNOWN: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Resolves the names in `KNOWN`, and storages through `storage(dtype, key, elements)`."""
+class _Unpickler(Unpickler):
+    """Takes storages from `storage(dtype, key, elements)`."""
 
-    def __init__(self, file: Any, storage: Callable[[np.dtype, str, int], np.ndarray]):
-        super().__init__(file, encoding="utf-8")
+    def __init__(self, file: Any, storage: Callable[[np.dtype, str, int], Storage]):
+        super().__init__(
+            file,
+            KNOWN,
+            "a state dict has none of it: save the plain weights, torch.save(model.state_dict(),"
+            " path)",
+        )
         self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "__torch__":
             return _Scripted
-        if (module, name) not in KNOWN:
-            raise ValueError(
-                f"its pickle asks for {module}.{name}, which is not part of a state dict, and"
-                " nothing of it was run; save the plain weights instead:"
-                " torch.save(model.state_dict(), path)"
-            )
-        return KNOWN[module, name]
+        return super().find_class(module, name)
 
-    def persistent_load(self, pid: Any) -> np.ndarray:
+    def persistent_load(self, pid: Any) -> Storage:
         kind, storage_type, key, _, elements, *view = pid
         if kind != "storage" or not isinstance(storage_type, _StorageType) or any(view):
             raise ValueError(f"unknown kind of stored object {pid!r}")
@@ -190,27 +186,33 @@ def _read_zip(file: BinaryIO) -> Any:
         order = order or archive.read(f"{root}byteorder").decode()
         if order != "little":
             raise ValueError(f"byte order {order!r} is not supported, only 'little'")
-        storages: dict[str, np.ndarray] = {}
+        storages: dict[str, Storage] = {}
 
-        def storage(dtype: np.dtype, key: str, elements: int) -> np.ndarray:
+        def storage(dtype: np.dtype, key: str, elements: int) -> Storage:
             if key not in storages:
-                storages[key] = np.frombuffer(archive.read(f"{root}data/{key}"), dtype)
-            if storages[key].size < elements:
+                data = archive.read(f"{root}data/{key}")
+                storages[key] = Storage(np.frombuffer(data, dtype))
+            if storages[key].array.size < elements:
                 raise ValueError(f"storage {key} is cut off")
             return storages[key]
 
-        return _arrays(_Unpickler(io.BytesIO(archive.read(pickles[0])), storage).load())
+        return arrays(_Unpickler(io.BytesIO(archive.read(pickles[0])), storage).load())
 
 
-def _read_legacy(file: BinaryIO) -> Any:
-    storages: dict[str, np.ndarray] = {}
+def read_legacy(file: BinaryIO) -> Any:
+    """What the stream of pickles before PyTorch 1.6 holds.
+
+    Raises:
+        ValueError, or one of `inert.DAMAGE`: it cannot be read.
+    """
+    storages: dict[str, Storage] = {}
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
 
-    def storage(dtype: np.dtype, key: str, elements: int) -> np.ndarray:
+    def storage(dtype: np.dtype, key: str, elements: int) -> Storage:
         if elements * dtype.itemsize > size:
             raise ValueError(f"storage {key} is larger than the file")
-        return storages.setdefault(key, np.zeros(elements, dtype))
+        return storages.setdefault(key, Storage(np.zeros(elements, dtype)))
 
     def load() -> Any:
         return _Unpickler(file, storage).load()
@@ -223,32 +225,35 @@ def _read_legacy(file: BinaryIO) -> Any:
     # The contents of the storages follow the pickle that refers to them.
     for key in load():
         (elements,) = struct.unpack("<q", file.read(8))
-        target = storages[str(key)]
+        target = storages[str(key)].array
         if elements != target.size:
             raise ValueError(f"storage {key} has {elements} elements, expected {target.size}")
         data = file.read(target.nbytes)
         if len(data) < target.nbytes:
             raise ValueError(f"storage {key} is cut off")
         target[:] = np.frombuffer(data, target.dtype)
-    return _arrays(content)
+    return arrays(content)
 
 
-def _arrays(content: Any) -> Any:
-    if isinstance(content, _Tensor):
-        return content.array()
+def arrays(content: Any) -> Any:
+    """Plain containers with arrays in place of tensors and storages."""
+    if isinstance(content, Tensor):
+        return content.numbers()
+    if isinstance(content, Storage):
+        return content.array
     if isinstance(content, _Scripted):
         return dict(_state_dict(content, ""))
     if isinstance(content, Mapping):
-        return {key: _arrays(value) for key, value in content.items()}
+        return {key: arrays(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return type(content)(_arrays(value) for value in content)
+        return type(content)(arrays(value) for value in content)
     return content
 
 
 def _state_dict(module: _Scripted, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
     """Tensors of a scripted module by the names of its state dict; no other attributes."""
     for name, value in vars(module).items():
-        if isinstance(value, _Tensor):
-            yield prefix + name, value.array()
+        if isinstance(value, Tensor):
+            yield prefix + name, value.numbers()
         elif isinstance(value, _Scripted):
             yield from _state_dict(value, f"{prefix}{name}.")

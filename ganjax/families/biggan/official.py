@@ -22,13 +22,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from ganjax.families.biggan.networks import example_inputs
 from ganjax.interop import entries as interop
 from ganjax.interop.entries import Entry, Path, State, plain
 from ganjax.interop.report import Report
 from ganjax.layers.initializers import init_on_host
+
+FIELDS = "channels, latent_dim, classes, shared_dim, resolution"
 
 # What statistics are called, and the counter beside them: plain, --mybn, --cross_replica.
 STATISTICS: dict[str, dict[str, np.ndarray]] = {
@@ -56,17 +58,9 @@ def from_official(
     state = {name.removeprefix("module."): np.asarray(array) for name, array in state.items()}
     filled, missing = fill(state, entries(module, statistics=statistics_of(state)))
     report = interop.report_of(state, filled, missing, IGNORED.search)
-    if missing and strict:
-        raise ValueError(
-            f"the state dict does not fit {module}\n{report}\nset the module's fields to those of"
-            " the checkpoint, or strict=False to keep initial values for what is missing"
-        )
-    start = {}
-    if missing:
-        args, kwargs = example_inputs(module)
-        start = flatten_dict(init_on_host(module, jax.random.key(0), *args, **kwargs))
-    arrays = {entry.path: array for entry, array in filled.items()}
-    return unflatten_dict({**start, **arrays}), report
+    args, kwargs = example_inputs(module)
+    initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
+    return interop.complete(filled, report, FIELDS, None if strict else initial), report
 
 
 def to_official(
@@ -117,7 +111,7 @@ def fill(state: State, wanted: Sequence[Entry]) -> tuple[dict[Entry, np.ndarray]
     Raises:
         ValueError: an entry has another shape than wanted.
     """
-    return interop.fill(state, wanted, "channels, latent_dim, classes, shared_dim, resolution")
+    return interop.fill(state, wanted, FIELDS)
 
 
 def collect(

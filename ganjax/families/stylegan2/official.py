@@ -21,7 +21,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from ganjax.families.stylegan2.blocks import FIRST
 from ganjax.families.stylegan2.networks import (
@@ -30,7 +30,16 @@ from ganjax.families.stylegan2.networks import (
     example_inputs,
     resolutions,
 )
-from ganjax.interop.entries import Entry, Path, State, collect, fill, plain, report_of
+from ganjax.interop.entries import (
+    Entry,
+    Path,
+    State,
+    collect,
+    complete,
+    fill,
+    plain,
+    report_of,
+)
 from ganjax.interop.report import Report
 from ganjax.layers.filtering import setup_filter
 from ganjax.layers.initializers import init_on_host
@@ -66,18 +75,9 @@ def from_official(
                 " the module's `taps` to the checkpoint's"
             )
     report = report_of(state, filled, missing, others=matched)
-    if missing and strict:
-        raise ValueError(
-            f"the state dict does not fit {type(module).__name__}\n{report}\nset the module's"
-            f" fields ({FIELDS}) to those of the checkpoint, or strict=False to keep initial values"
-            " for what is missing"
-        )
-    start = {}
-    if missing:
-        args, kwargs = example_inputs(module)
-        start = flatten_dict(init_on_host(module, jax.random.key(0), *args, **kwargs))
-    arrays = {entry.path: array for entry, array in filled.items()}
-    return unflatten_dict({**start, **arrays}), report
+    args, kwargs = example_inputs(module)
+    initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
+    return complete(filled, report, FIELDS, None if strict else initial), report
 
 
 def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
