@@ -2,15 +2,17 @@
 
 A family is a package with ``networks.py``, ``phases.py`` and ``official.py`` whose ``__init__``
 has ``build(config) -> Family``; a config names it by ``config.family = that_package.__name__``.
+What ``official.py`` has: :class:`Official`.
 Where a config leaves fields None, ``RULES`` of that ``__init__`` say what they become.
 """
 
 import dataclasses
 import functools
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -21,6 +23,8 @@ from ml_collections import ConfigDict
 from ganjax.adversarial.phases import Adjust, Phase, init_state, keep_extras
 from ganjax.adversarial.state import Ema, TrainState
 from ganjax.defaults import FieldRule, follow
+from ganjax.interop.report import Report
+from ganjax.interop.weights import Weights
 from ganjax.layers.initializers import init_on_host
 from ganjax.parallel.rules import Rule
 from ganjax.sampling.sheets import Sheet, Video
@@ -125,17 +129,19 @@ class Family:
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     adjust: Adjust = keep_extras
 
-    def init(self, key: Any) -> TrainState:
-        """The state before the first step, as NumPy arrays: nothing is compiled for it."""
-        variables = {
-            player: init_on_host(
-                module,
-                jax.random.fold_in(key, index),
-                *self.inputs[player].args,
-                **self.inputs[player].kwargs,
-            )
-            for index, (player, module) in enumerate(self.networks.items())
-        }
+    def init(self, key: Any, given: Mapping[str, Any] | None = None) -> TrainState:
+        """The state before the first step, as NumPy arrays: nothing is compiled for it.
+
+        Args:
+          given: variables of players that have learned already.
+        """
+        variables = dict(given or {})
+        for index, (player, module) in enumerate(self.networks.items()):
+            if player not in variables:
+                inputs = self.inputs[player]
+                variables[player] = init_on_host(
+                    module, jax.random.fold_in(key, index), *inputs.args, **inputs.kwargs
+                )
         return self._state(variables)
 
     def abstract_variables(self) -> dict[str, Any]:
@@ -161,6 +167,50 @@ class Family:
 
     def _state(self, variables: Any) -> TrainState:
         return init_state(variables, self.phases, self.optimizers, self.ema, self.extras)
+
+
+@runtime_checkable
+class Official(Protocol):
+    """What a family's ``official.py`` has: the way from the published weights, and back to them.
+
+    Names and layouts are those of the official code's state dicts; shapes are of our modules.
+    """
+
+    def from_official(
+        self, state: Mapping[str, np.ndarray], module: nn.Module, *, strict: bool = True
+    ) -> tuple[dict[str, Any], Report]:
+        """Variables (NumPy arrays) of a network, and what became of the entries.
+
+        Raises:
+          ValueError: entries that do not fit, or that are missing unless ``strict=False``.
+        """
+
+    def to_official(self, variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
+        """The inverse; what is left out of ``variables`` stays out."""
+
+    def constants(self, module: nn.Module) -> dict[str, np.ndarray]:
+        """Entries of an official state dict that are fields of our module, such as filters."""
+
+    def configured(self, config: ConfigDict, weights: Weights) -> ConfigDict:
+        """The config with what official weights tell of their architecture, and what training
+        further from them wants."""
+
+
+def official_of(config: Any) -> Official:
+    """``official.py`` of the family that ``config.family`` names.
+
+    Raises:
+      ValueError: it has none, or not all of it.
+    """
+    _module(config)
+    name = f"{config.family}.official"
+    module: Any = importlib.import_module(name) if importlib.util.find_spec(name) else None
+    if not isinstance(module, Official):
+        raise ValueError(
+            f"{name} is not whole, and official weights need it: from_official, to_official, "
+            "constants and configured, as ganjax.family.Official says."
+        )
+    return module
 
 
 def build(config: Any, platform: str) -> Family:

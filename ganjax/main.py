@@ -7,6 +7,7 @@ python -m ganjax.main --mode=evaluate --workdir=runs/biggan          # measure i
 python -m ganjax.main --mode=evaluate --real=FOLDER --fake=FOLDER    # measure pictures
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --mode=plan --topology=v5e:16x16
+python -m ganjax.main --mode=import --weights=network-snapshot.pkl --workdir=runs/ffhq
 """
 
 import pathlib
@@ -32,7 +33,8 @@ Metrics, each name a whole protocol (without --metrics: those that need no downl
 CONFIG = flags.DEFINE_string(
     "config", None, "Config file, as configs/biggan.py or configs/biggan.py:shapes."
 )
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "plan"], "What to do.")
+MODES = ["train", "sample", "evaluate", "plan", "import"]
+MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<config> without it.")
 N = flags.DEFINE_integer("n", 0, "sample: write so many single pictures instead of a sheet.")
 SHEET = flags.DEFINE_string(
@@ -65,6 +67,11 @@ SAMPLES = flags.DEFINE_integer("samples", None, "evaluate: how many, of metrics 
 REAL = flags.DEFINE_string("real", None, "evaluate: folder or zip of real pictures, not a run's.")
 FAKE = flags.DEFINE_string("fake", None, "evaluate: folder or zip of pictures, not a run's.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "plan: the TPU to compile for.")
+WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "import: official .pkl, .pth, .safetensors, or folder of .pth (docs/interop.md).",
+)
 OUT = flags.DEFINE_string(
     "out",
     None,
@@ -80,6 +87,7 @@ def main(overrides: dict[str, str]) -> None:
     status 1, Ctrl-C with status 130, but while it trains with a checkpoint and 0.
     """
     modes = {"train": _train, "sample": _sample, "evaluate": _evaluate, "plan": _plan}
+    modes["import"] = _import
     with errors.explained():
         modes[MODE.value](overrides)
 
@@ -90,12 +98,21 @@ def _config(overrides: dict[str, str]) -> ConfigDict:
     return configs.override(configs.load(CONFIG.value), overrides)
 
 
+def _own_config(overrides: dict[str, str]) -> ConfigDict:
+    """The config of a run that goes on, when nobody gives one."""
+    from ganjax.checkpoint import read_config
+
+    if CONFIG.value is None and WORKDIR.value:
+        return configs.override(read_config(WORKDIR.value), overrides)
+    return _config(overrides)
+
+
 def _train(overrides: dict[str, str]) -> None:
     from ganjax.parallel import mesh
     from ganjax.train import train
 
-    config = _config(overrides)
-    if {"data.source", "data.name"} & overrides.keys():
+    config = _own_config(overrides)
+    if CONFIG.value and {"data.source", "data.name"} & overrides.keys():
         # What a preset says of its own data holds no more.
         with config.unlocked():
             config.data.update({"classes": 0, "path": ""})
@@ -202,6 +219,20 @@ def _plan(overrides: dict[str, str]) -> None:
     print(report)
     if OUT.value:
         pathlib.Path(OUT.value).write_text(report.to_json())
+
+
+def _import(overrides: dict[str, str]) -> None:
+    from ganjax.importer import import_run
+
+    if not WEIGHTS.value or not WORKDIR.value:
+        raise configs.ConfigError(
+            "Give --weights=network-snapshot.pkl, or another official file, and --workdir=... for "
+            "the run that is made of it."
+        )
+    config = configs.load(CONFIG.value) if CONFIG.value else None
+    for name, report in import_run(WEIGHTS.value, WORKDIR.value, config, overrides).items():
+        print(f"{name}: {report}")
+    print(f"{WORKDIR.value} is a run: --mode=sample, evaluate and train take it as --workdir.")
 
 
 def _workdir() -> pathlib.Path:

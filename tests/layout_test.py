@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"main"},
     {"train"},
-    {"evaluate", "bench", "subjects", "plan", "generate", "collapse"},
+    {"evaluate", "bench", "subjects", "plan", "generate", "collapse", "importer", "exporter"},
     {"families"},
     {"program"},
     {"family"},

@@ -15,7 +15,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -175,7 +175,7 @@ class _Unpickler(Unpickler):
         return self._storage(storage_type.dtype, str(key), elements)
 
 
-def _read_zip(file: BinaryIO) -> Any:
+def _read_zip(file: io.BufferedIOBase) -> Any:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
@@ -199,7 +199,7 @@ def _read_zip(file: BinaryIO) -> Any:
         return arrays(_Unpickler(io.BytesIO(archive.read(pickles[0])), storage).load())
 
 
-def read_legacy(file: BinaryIO) -> Any:
+def read_legacy(file: io.BufferedIOBase) -> Any:
     """What the stream of pickles before PyTorch 1.6 holds.
 
     Raises:

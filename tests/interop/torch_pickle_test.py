@@ -72,6 +72,31 @@ def tensor_pickle(offset, size, stride, elements=6):
     )
 
 
+def pickled(content):
+    return pickle.dumps(content, protocol=2)[2:-1]  # without PROTO and STOP
+
+
+@pytest.mark.parametrize("state", [{"offset": 10**6}, (None, {"shape": (9,), "__setstate__": 1})])
+@pytest.mark.parametrize(
+    "target",
+    [
+        tensor_pickle(0, (2,), (1,))[2:-1],
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ctorch\nFloatStorage\n",
+        b"c__torch__.m\nM\n",
+    ],
+    ids=["tensor", "function", "storage type", "class"],
+)
+def test_nothing_takes_a_state_after_its_numbers_were_checked(tmp_path, target, state):
+    path = tmp_path / "state.pth"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/data.pkl", b"\x80\x02" + target + pickled(state) + b"b.")
+        file.writestr("a/data/0", np.arange(6, dtype=np.float32).tobytes())
+    with pytest.raises(ValueError, match=r"state\.pth: "):
+        read_pth(path)
+    assert read_pth(DATA / "zip.pth")["steps"] == 7
+
+
 def tensor_file(path, *numbers, **more):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("a/data.pkl", tensor_pickle(*numbers, **more))

@@ -23,11 +23,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from ganjax.families.biggan.networks import example_inputs
 from ganjax.interop import entries as interop
 from ganjax.interop.entries import Entry, Path, State, plain
 from ganjax.interop.report import Report
+from ganjax.interop.weights import Weights
 from ganjax.layers.initializers import init_on_host
 
 FIELDS = "channels, latent_dim, classes, shared_dim, resolution"
@@ -74,6 +76,20 @@ def to_official(
         statistics: one of `STATISTICS`.
     """
     return collect(variables, entries(module, statistics=statistics), statistics=statistics)
+
+
+def constants(module: nn.Module) -> dict[str, np.ndarray]:
+    """None: the official state dicts hold nothing that is a field of our modules."""
+    del module
+    return {}
+
+
+def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
+    """State dicts tell nothing but shapes; an average that is there is kept from the first step."""
+    del weights
+    config = config.copy_and_resolve_references().unlock()
+    config.ema.start_step = 0
+    return config
 
 
 def statistics_of(state: State) -> str:

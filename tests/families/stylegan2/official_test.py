@@ -35,7 +35,7 @@ def start(module):
 def test_round_trip(name):
     module = MODULES[name]
     variables = start(module)
-    state = official.to_official(variables, module) | official.filters(module)
+    state = official.to_official(variables, module) | official.constants(module)
     back, report = official.from_official(state, module)
     assert report.complete and len(report.matched) == len(state), str(report)
     assert jax.tree.structure(back) == jax.tree.structure(variables)
@@ -61,7 +61,7 @@ def test_names_and_layouts():
 
 def test_what_does_not_fit_is_said():
     module = MODULES["skip"]
-    state = official.to_official(start(module), module) | official.filters(module)
+    state = official.to_official(start(module), module) | official.constants(module)
     other = dict(state, **{"synthesis.b8.resample_filter": np.ones((4, 4)) / 16})
     with pytest.raises(ValueError, match="b8.resample_filter.*set the module's `taps`"):
         official.from_official(other, module)

@@ -513,7 +513,7 @@ class Run:
         trees = {"G": players["g"].variables, "D": players["d"].variables, "G_ema": self.state.ema}
         for name, tree in trees.items():
             module = self.modules[name[0].lower()]
-            state = official.to_official(tree, module) | official.filters(module)
+            state = official.to_official(tree, module) | official.constants(module)
             found |= prefixed(f"{name}/", state)
         for letter in "gd":
             moments = adam_moments(players[letter], self.modules[letter])

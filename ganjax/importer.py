@@ -1,0 +1,128 @@
+"""A run from official weights: from then on sampled, measured and trained like any other."""
+
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ganjax import checkpoint
+from ganjax import config as configs
+from ganjax.config import ConfigError
+from ganjax.family import build, official_of, settle
+from ganjax.interop.report import Report
+from ganjax.interop.weights import Weights, read_weights
+from ganjax.workdir import local
+
+
+def import_run(
+    weights: str | os.PathLike,
+    workdir: str | os.PathLike,
+    config: ConfigDict | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> dict[str, Report]:
+    """Write a run directory whose newest checkpoint, of step 0, has the official weights.
+
+    Players that the file lacks start anew, G from the average; so do all optimizers. The directory
+    appears when it is whole.
+
+    Args:
+      weights: a file or folder for :func:`ganjax.interop.weights.read_weights`.
+      workdir: a directory that is not there, or empty.
+      config: of the family; a snapshot tells its own: ``configs/<family>.py:auto`` without it.
+        What the file tells replaces its fields.
+      overrides: of the config's fields; they have the last word.
+
+    Returns:
+      What became of each network's entries, by its official name.
+
+    Raises:
+      ConfigError: the workdir is not empty, or no config where one is needed.
+      ValueError: weights that do not fit the config, that cannot be read, or are no numbers.
+    """
+    target = local(workdir)
+    _check_empty(target)
+    found = read_weights(weights)
+    if config is None:
+        if found.family is None:
+            raise ConfigError(
+                f"{weights} does not tell its architecture. Give --config=configs/biggan.py:"
+                "imagenet128, or the config that it was trained with."
+            )
+        config = configs.load(f"configs/{found.family}.py:auto")
+    elif found.family and not config.family.endswith(f".{found.family}"):
+        raise ConfigError(
+            f"{weights} is of {found.family}, and the config of {config.family}. Leave out "
+            f"--config, or give --config=configs/{found.family}.py."
+        )
+    official = official_of(config)
+    config = configs.override(official.configured(config, found), overrides or {})
+    config, _ = settle(config, jax.device_count())
+    family = build(config, "cpu")
+    variables, reports = {}, {}
+    for name, player in _players(found, family.ema.player).items():
+        module = family.networks[player]
+        state = {key: _number(array) for key, array in found.states[name].items()}
+        broken = [key for key, array in state.items() if not np.isfinite(array).all()]
+        if broken:
+            raise ValueError(
+                f"{weights}: {broken[0]} of {name} has NaN or infinite values, and "
+                f"{len(broken) - 1} more entries have. Give --weights from before it diverged."
+            )
+        variables[name], reports[name] = official.from_official(state, module)
+        if not reports[name].complete:
+            raise ValueError(
+                f"{weights}: {name} has entries that {type(module).__name__} has no place for, so "
+                f"its samples would be wrong. {reports[name]}\nSet config.model to the fields of "
+                "the checkpoint."
+            )
+    _write(target, config, _state(family, variables))
+    return reports
+
+
+def _players(found: Weights, averaged: str) -> dict[str, str]:
+    """Our player for each official name in a file."""
+    players = {name: averaged if name == "G_ema" else name.lower() for name in found.states}
+    if averaged not in players.values():
+        raise ValueError(
+            f"There is no generator in it, only {', '.join(found.states)}; G_ema or G is wanted."
+        )
+    return players
+
+
+def _number(array: np.ndarray) -> np.ndarray:
+    """Of whatever precision, as float32, which all parameters are kept in."""
+    return array if array.dtype.kind in "biu" else array.astype(np.float32)
+
+
+def _state(family: Any, variables: Mapping[str, Any]) -> Any:
+    """The state of step 0 with these variables, by official name."""
+    generator = variables.get("G", variables.get("G_ema"))
+    players = {"g": generator, "d": variables.get("D")}
+    state = family.init(jax.random.key(0), {k: v for k, v in players.items() if v is not None})
+    return state.replace(ema=variables.get("G_ema", generator))
+
+
+def _check_empty(target: pathlib.Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(
+            f"{target} is there already and not empty. Give --workdir=... a new directory."
+        )
+
+
+def _write(target: pathlib.Path, config: ConfigDict, state: Any) -> None:
+    """The run under another name, then renamed."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        checkpoint.prepare(partial, config)
+        with checkpoint.Checkpoints(partial, config=config) as checkpoints:
+            checkpoints.save(0, state, wait=True)
+        _check_empty(target)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
