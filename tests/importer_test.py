@@ -70,7 +70,7 @@ def test_the_config_is_found_in_the_file(imported):
     assert (model.group_size, model.narrow, model.clamp) == (2, 2, 256.0)
     # The rest by the rules of `auto`; the command line has the last word.
     assert config.train.batch == 8 and config.loss.r1_gamma == pytest.approx(2e-4 * 16**2 / 8)
-    assert config.ema.ramp_up == 0
+    assert config.ema.ramp_up == 0 and config.augment.mode == "ada"
 
 
 def test_it_keeps_what_is_there_and_leaves_no_half_of_a_run(imported, tmp_path, monkeypatch):

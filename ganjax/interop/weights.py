@@ -1,6 +1,7 @@
 """Official networks from whatever they come in: a snapshot, state dicts, a folder of these."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ class Weights:
 
     Attributes:
         states: their state dicts.
-        modules: what a snapshot tells of their architecture.
+        modules: what a snapshot tells of their architecture, and of an `augment_pipe`.
         data: what a snapshot tells of its data set.
     """
 
@@ -46,7 +47,7 @@ class Weights:
         return found
 
 
-def read_weights(path: str | Path) -> Weights:
+def read_weights(path: str | os.PathLike) -> Weights:
     """The networks of an official file, or of a folder with G.pth, D.pth, G_ema.pth.
 
     A single .pth or .pt is of the network that its name begins with, else of the averaged
@@ -69,8 +70,8 @@ def read_weights(path: str | Path) -> Weights:
         raise ValueError(f"{path}: official networks come as {', '.join(SUFFIXES)}, or as a folder")
     if path.suffix == ".pkl":
         snapshot = read_snapshot(path)
-        modules = {name: snapshot.networks[name] for name in PLAYERS if name in snapshot.networks}
-        states = {name: module.state() for name, module in modules.items()}
+        modules = snapshot.networks
+        states = {name: modules[name].state() for name in PLAYERS if name in modules}
         return Weights(states, modules, snapshot.data)
     return Weights(_split(read_state(path), path))
 

@@ -105,6 +105,8 @@ def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
     if not weights.modules:
         return config
     config.data.update(data_of(weights))
+    config.augment.mode = "ada" if "augment_pipe" in weights.modules else "none"
+    config.augment.ramp_images = 100_000  # faster, as the official code when it resumes
     g = weights.generator
     arguments = g.attributes["_init_kwargs"]
     arguments = {**arguments, **arguments.get("synthesis_kwargs", {})}
