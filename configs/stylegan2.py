@@ -93,14 +93,7 @@ def base() -> ml_collections.ConfigDict:
             path_shrink=2,  # path lengths are of this part of a batch
             mixing=0.9,  # probability of styles from two latents
         ),
-        augment=dict(  # of what D sees, reals and fakes
-            mode="none",  # ada: p follows the overfitting; fixed: p stays; none
-            pipe="bgc",  # blitting, geometry, colour; bgcfnc also filter, noise, cutout
-            p=0.0,  # probability of a transform; of ada at the start
-            target=0.6,  # ada: of the mean sign of D's logits of reals
-            every=4,  # ada: steps between adjustments of p
-            ramp_images=500_000,  # ada: p moves by at most 1 in so many
-        ),
+        augment=defaults.augment(),
         train=dict(
             images=25_000_000,
             batch=32,  # real images of a step, over all devices

@@ -63,6 +63,18 @@ def config(family: str, **sections: Mapping[str, Any]) -> ConfigDict:
     return shared
 
 
+def augment() -> dict[str, Any]:
+    """The section ``augment`` of families that may augment what D sees, reals and fakes."""
+    return dict(
+        mode="none",  # ada: p follows the overfitting; fixed: p stays; none
+        pipe="bgc",  # blitting, geometry, colour; bgcfnc also filter, noise, cutout
+        p=0.0,  # probability of a transform; of ada at the start
+        target=0.6,  # ada: of the mean sign of D's logits of reals
+        every=4,  # ada: steps between adjustments of p
+        ramp_images=500_000,  # ada: p moves by at most 1 in so many
+    )
+
+
 def for_minutes(config: ConfigDict) -> None:
     """How often a run that takes minutes on a CPU reports, draws, saves and measures."""
     config.log.update(scalars_every_images=640, grid_every_images=3_200)

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -26,7 +27,8 @@ class EqualizedDense(nn.Module):
     Attributes:
         features: outputs.
         inputs: classes, where the input is class indices; otherwise the input tells.
-        initial_bias: what the layer starts with.
+        initial_scale, initial_bias: what the layer starts with: of the weights' distribution, and
+            the bias of all outputs or of each.
         dtype: of the computation; None: as input and kernel promote.
     """
 
@@ -34,7 +36,8 @@ class EqualizedDense(nn.Module):
     activation: str = "linear"
     lr_multiplier: float = 1.0
     use_bias: bool = True
-    initial_bias: float = 0.0
+    initial_scale: float = 1.0
+    initial_bias: float | tuple[float, ...] = 0.0
     inputs: int | None = None
     dtype: Any = None
 
@@ -44,7 +47,7 @@ class EqualizedDense(nn.Module):
         if indices and self.inputs is None:
             raise ValueError(f"{self.name} got class indices; set its `inputs` to the classes")
         inputs = self.inputs or x.shape[-1]
-        init = Normal(1 / self.lr_multiplier)
+        init = Normal(self.initial_scale / self.lr_multiplier)
         kernel = self.param("kernel", init, (inputs, self.features))
         kernel = kernel * (self.lr_multiplier / math.sqrt(inputs))
         if indices:
@@ -54,7 +57,7 @@ class EqualizedDense(nn.Module):
             y = x.astype(dtype) @ kernel.astype(dtype)
         bias = None
         if self.use_bias:
-            start = Constant(self.initial_bias / self.lr_multiplier)
+            start = Constant(jax.tree.map(lambda b: b / self.lr_multiplier, self.initial_bias))
             bias = self.param("bias", start, (self.features,)) * self.lr_multiplier
         return bias_act(y, bias, self.activation)
 

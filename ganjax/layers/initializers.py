@@ -53,12 +53,12 @@ class Initializer:
 
 @dataclasses.dataclass(frozen=True)
 class Constant(Initializer):
-    """Every entry is `value`."""
+    """Every entry is `value`; several values count along the last axis."""
 
-    value: float
+    value: float | tuple[float, ...]
 
     def traced(self, key, shape):
-        return jnp.full(shape, self.value, jnp.float32)
+        return jnp.broadcast_to(jnp.asarray(self.value, jnp.float32), shape)
 
     def host(self, rng, shape):
         return np.full(shape, self.value, np.float32)

@@ -24,6 +24,7 @@ def modulated_conv2d(
     styles: Float[Array, "n i"],
     *,
     demodulate: bool = True,
+    eps: float = DEMODULATION_EPS,
     operation: Callable[[Array, Array], Array] = conv2d,
 ) -> Float[Array, "n h2 w2 o"]:
     """Convolution with `kernel * styles`, each output channel divided by its weights' length.
@@ -33,12 +34,13 @@ def modulated_conv2d(
 
     Args:
         demodulate: divide by the length; the expected variance of the output is then 1.
+        eps: added to the squared length.
         operation: `(x, kernel) -> y`, linear in both and with a kernel common to all pixels.
     """
     # NOTE: the official half-precision path also rescales weights and styles, lest float16
     # overflows; bfloat16 has the range of float32.
     y = operation(_scaled(x, styles), kernel)
-    return _scaled(y, demodulation(kernel, styles)) if demodulate else y
+    return _scaled(y, demodulation(kernel, styles, eps)) if demodulate else y
 
 
 def _scaled(x: Array, scale: Array) -> Array:
@@ -48,12 +50,14 @@ def _scaled(x: Array, scale: Array) -> Array:
 
 
 def demodulation(
-    kernel: Float[Array, "k k i o"], styles: Float[Array, "n i"]
+    kernel: Float[Array, "k k i o"],
+    styles: Float[Array, "n i"],
+    eps: float = DEMODULATION_EPS,
 ) -> Float[Array, "n o"]:
     """What output channels are scaled by: 1 over the length of the modulated weights."""
     squares = jnp.sum(jnp.square(kernel), axis=(0, 1))  # [i, o]
     length = jnp.matmul(jnp.square(styles).astype(kernel.dtype), squares, precision="highest")
-    return lax.rsqrt(length + DEMODULATION_EPS)
+    return lax.rsqrt(length + eps)
 
 
 def resampled(taps: Any, up: int) -> Callable[[Array, Array], Array]:
@@ -71,6 +75,7 @@ class ModulatedConv(nn.Module):
         features: output channels.
         up: factor of the resolution.
         demodulate: False: the style is scaled by `1 / sqrt(fan in)` instead.
+        eps: of the demodulation.
         taps: of the resampling filter.
         dtype: of the computation; None: as input and kernel promote.
     """
@@ -79,6 +84,7 @@ class ModulatedConv(nn.Module):
     kernel_size: int = 3
     up: int = 1
     demodulate: bool = True
+    eps: float = DEMODULATION_EPS
     taps: Any = (1, 3, 3, 1)
     dtype: Any = None
 
@@ -98,4 +104,6 @@ class ModulatedConv(nn.Module):
             styles = styles / math.sqrt(math.prod(shape[:-1]))
         operation = operation or resampled(self.taps, self.up)
         x = x.astype(self.dtype or jnp.promote_types(x.dtype, kernel.dtype))
-        return modulated_conv2d(x, kernel, styles, demodulate=self.demodulate, operation=operation)
+        return modulated_conv2d(
+            x, kernel, styles, demodulate=self.demodulate, eps=self.eps, operation=operation
+        )

@@ -1,8 +1,10 @@
 """StyleGAN2 (Karras et al., 2020), as in its ADA release (Karras et al., 2020a)."""
 
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +23,9 @@ from ganjax.families.stylegan2.phases import Losses, finite_gradients, half_life
 from ganjax.families.stylegan2.probes import Probes
 from ganjax.families.stylegan2.rules import RULES
 from ganjax.families.stylegan2.sampling import Sampling
-from ganjax.family import Family, Inputs
+from ganjax.family import Family, Inputs, Probe
 
-__all__ = ["RULES", "build", "networks"]
+__all__ = ["RULES", "assemble", "build", "networks", "square"]
 
 
 def build(config: Any) -> Family:
@@ -33,8 +35,7 @@ def build(config: Any) -> Family:
         ValueError: an image size, architecture or batch that the networks or phases do not have.
     """
     generator, discriminator = networks(config)
-    optimizer, loss, train = config.optimizer, config.loss, config.train
-    augment = from_config(config.augment, train.batch)
+    loss = config.loss
     losses = Losses(
         generator,
         discriminator,
@@ -42,29 +43,60 @@ def build(config: Any) -> Family:
         mixing=loss.mixing,
         path_weight=loss.path_weight,
         path_decay=loss.path_decay,
-        augment=augment,
+        augment=from_config(config.augment, config.train.batch),
     )
-    sampling = Sampling(generator, config.sample.truncation)
+    return assemble(
+        config,
+        losses,
+        Inputs(*example_inputs(generator)),
+        Sampling(generator, config.sample.truncation),
+        Probes(generator).by_name(),
+        path_every=loss.path_every,
+        path_shrink=loss.path_shrink,
+        # The correction for lazy regularisation is the official code's even without one.
+        g_lazy=loss.path_every,
+    )
+
+
+def assemble(
+    config: Any,
+    losses: Losses,
+    inputs: Inputs,
+    sampling: Sampling,
+    probes: Mapping[str, Probe],
+    *,
+    g_lazy: int = 0,
+    path_every: int = 4,
+    path_shrink: int = 2,
+) -> Family:
+    """A family that plays StyleGAN2's phases: this one, and StyleGAN3.
+
+    Args:
+        config: its sections ``loss`` (``r1_every``), ``train``, ``optimizer`` and ``ema``.
+        losses: hold the networks.
+        inputs: of the generator.
+        sampling, probes: of the generator.
+        g_lazy: the generator's Adam is corrected for a regulariser every so many steps; 0: not.
+        path_every, path_shrink: as of `phases`.
+    """
+    generator, discriminator = losses.generator, losses.discriminator
+    optimizer, train, augment = config.optimizer, config.train, losses.augment
     size = (generator.resolution, generator.resolution, generator.image_channels)
     descend = functools.partial(_optimizer, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
     return Family(
-        networks={"g": generator, "d": discriminator},
-        inputs={
-            "g": Inputs(*example_inputs(generator)),
-            "d": Inputs(*example_inputs(discriminator)),
-        },
+        networks={"g": cast(nn.Module, generator), "d": discriminator},
+        inputs={"g": inputs, "d": Inputs(*example_inputs(discriminator))},
         phases=phases(
             losses,
             batch=train.batch,
             microbatches=train.microbatches,
-            path_every=loss.path_every,
-            path_shrink=loss.path_shrink,
-            r1_every=loss.r1_every,
+            path_every=path_every,
+            path_shrink=path_shrink,
+            r1_every=config.loss.r1_every,
         ),
         optimizers={
-            # The correction for lazy regularisation is the official code's even without one.
-            "g": descend(optimizer.g_lr, lazy=loss.path_every),
-            "d": descend(optimizer.d_lr, lazy=loss.r1_every),
+            "g": descend(optimizer.g_lr, lazy=g_lazy),
+            "d": descend(optimizer.d_lr, lazy=config.loss.r1_every),
         },
         ema=Ema(
             half_life_decay(train.batch, config.ema.half_life_images, config.ema.ramp_up or None)
@@ -77,9 +109,9 @@ def build(config: Any) -> Family:
         sample=sampling.sample,
         sheets=sampling.sheets(),
         videos=sampling.videos(),
-        probes=Probes(generator).by_name(),
+        probes=probes,
         extras={
-            **({"path_mean": np.zeros((), np.float32)} if loss.path_weight else {}),
+            **({"path_mean": np.zeros((), np.float32)} if losses.path_weight else {}),
             **(augment.extras() if augment else {}),
         },
         adjust=augment.adjust if augment else keep_extras,
@@ -89,14 +121,8 @@ def build(config: Any) -> Family:
 def networks(config: Any) -> tuple[Generator, Discriminator]:
     """Generator and discriminator modules for a config."""
     model, data = config.model, config.data
-    height, width = (data.resolution,) * 2 if isinstance(data.resolution, int) else data.resolution
-    if height != width:
-        raise ValueError(
-            f"config.data.resolution={height}x{width}: StyleGAN2's networks are square. Set"
-            " config.data.resolution to one number."
-        )
     shared = dict(
-        resolution=height,
+        resolution=square(config),
         image_channels=data.channels,
         classes=data.classes if model.conditional else 0,
         channel_max=model.channel_max,
@@ -121,6 +147,18 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
         **shared,
     )
     return generator, discriminator
+
+
+def square(config: Any) -> int:
+    """The images' height, which is their width."""
+    size = config.data.resolution
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise ValueError(
+            f"config.data.resolution={height}x{width}: StyleGAN's networks are square. Set"
+            " config.data.resolution to one number."
+        )
+    return height
 
 
 def _optimizer(

@@ -7,7 +7,7 @@ Modules are named as in the official PyTorch code: `synthesis.b8.conv0.affine.we
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -33,6 +33,37 @@ NOISE_MODES = ("const", "none")
 Truncation = int | float | Float[Array, "n"]  # the same for all samples, or one for each
 ARCHITECTURES = ("orig", "skip", "resnet")
 NORMALISATION_EPS = 1e-8
+
+
+@runtime_checkable
+class StyleGenerator(Protocol):
+    """A generator that losses, draws and sheets here can play with: this one, and StyleGAN3's.
+
+    Beside what is listed it has the methods `styles(z, labels, truncation)` and `synthesize(ws)`,
+    to be applied, the latter with noise if `noise_shapes` has any.
+    """
+
+    resolution: int
+    image_channels: int
+    latent_dim: int
+    classes: int
+
+    @property
+    def num_ws(self) -> int:
+        """Entries of the list of w that the synthesis takes."""
+        ...
+
+    def noise_shapes(self) -> dict[str, tuple[int, int]]:
+        """(h, w) of the noise of each convolution, by name."""
+        ...
+
+    def clone(self, **fields: Any) -> Any:
+        """As `nn.Module.clone`."""
+        ...
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `nn.Module.apply`."""
+        ...
 
 
 def resolutions(resolution: int) -> list[int]:

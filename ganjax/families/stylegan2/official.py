@@ -15,7 +15,7 @@ The official layers that double the resolution convolve, all the others correlat
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -47,7 +47,7 @@ from ganjax.interop.weights import Weights
 from ganjax.layers.filtering import setup_filter
 from ganjax.layers.initializers import init_on_host
 
-FIELDS = "resolution, channel_base, channel_max, latent_dim, w_dim, classes, architecture"
+FIELDS = "resolution, channel_base, channel_max, latent_dim, w_dim, classes, architecture, taps"
 CHANNEL_BASE, CHANNEL_MAX = 32768, 512  # where a snapshot does not say
 # Layers that do not resample own a filter in the official code all the same.
 UNUSED = (1, 3, 3, 1)
@@ -66,22 +66,44 @@ def from_official(
         ValueError: entries are missing, or one has a shape or a filter that does not fit the
             module.
     """
+    return read(
+        state, module, entries(module), constants(module), example_inputs(module), FIELDS, strict
+    )
+
+
+def read(
+    state: State,
+    module: nn.Module,
+    wanted: Sequence[Entry],
+    taps: Mapping[str, np.ndarray],
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    fields: str,
+    strict: bool,
+) -> tuple[dict[str, Any], Report]:
+    """As `from_official`, for any module of this naming.
+
+    Args:
+        wanted: where an official state dict keeps the module's variables.
+        taps: the filters that it has.
+        inputs: of the module.
+        fields: of the module, that decide over shapes: for errors.
+    """
     state = {name: np.asarray(array) for name, array in state.items()}
-    filled, missing = fill(state, entries(module), FIELDS)
+    filled, missing = fill(state, wanted, fields)
     matched = []
-    for name, taps in constants(module).items():
+    for name, own in taps.items():
         if name not in state:
             continue
         matched.append(name)
-        if state[name].shape != taps.shape or not np.allclose(state[name], taps, atol=1e-6):
+        if state[name].shape != own.shape or not np.allclose(state[name], own, atol=1e-6):
             raise ValueError(
-                f"{name} is the filter {state[name].tolist()}, the module's is {taps.tolist()}; set"
-                " the module's `taps` to the checkpoint's"
+                f"{name} is the filter {state[name].tolist()}, the module's is {own.tolist()}; set"
+                f" the module's fields ({fields}) to those of the checkpoint"
             )
     report = report_of(state, filled, missing, others=matched)
-    args, kwargs = example_inputs(module)
+    args, kwargs = inputs
     initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
-    return complete(filled, report, FIELDS, None if strict else initial), report
+    return complete(filled, report, fields, None if strict else initial), report
 
 
 def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
@@ -211,7 +233,14 @@ def constants(module: nn.Module) -> dict[str, np.ndarray]:
 @functools.lru_cache(maxsize=32)  # tracing a network takes a third of a second
 def entries(module: nn.Module) -> tuple[Entry, ...]:
     """For each of a network's variables, where an official state dict keeps it."""
-    args, kwargs = example_inputs(module)
+    return entries_of(module, example_inputs(module))
+
+
+def entries_of(
+    module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]
+) -> tuple[Entry, ...]:
+    """As `entries`, for any module of this naming."""
+    args, kwargs = inputs
     shapes = jax.eval_shape(
         lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
     )
@@ -233,7 +262,7 @@ def _entry(path: Path, shape: tuple[int, ...]) -> Entry:
         return plain(path, f"{prefix}{leaf}", shape)
     if len(shape) == 4:
         # Only these layers double the resolution with more than one tap.
-        step = -1 if middle[0] == "synthesis" and middle[-1] == "conv0" else 1
+        step = -1 if middle[:1] == ("synthesis",) and middle[-1] == "conv0" else 1
         height, width, inputs, outputs = shape
         return Entry(
             path,

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from ganjax.adversarial.ada import Fixed
 from ganjax.adversarial.losses import logistic_d, logistic_g
 from ganjax.adversarial.phases import Game, Outcome, Phase
-from ganjax.families.stylegan2.networks import Discriminator, Generator
+from ganjax.families.stylegan2.networks import Discriminator, StyleGenerator
 from ganjax.layers.filtering import filter2d
 from ganjax.layers.images import to_float
 
@@ -67,13 +67,13 @@ class Losses:
         mixing: probability that a batch has styles of two latents (StyleGAN, section 3.1).
         path_weight: of the path-length penalty.
         path_decay: share of a batch's mean length in the running one.
-        averages_in: phases that move w's running mean.
+        averages_in: phases that move running means: of w, and StyleGAN3's of magnitudes.
             NOTE: d/main alone as in stylegan3; stylegan2-ada-pytorch moves it in g/* too.
         blur: of the discriminator's input; None: none.
         augment: augmentation of the discriminator's input, after the blur; None: none.
     """
 
-    generator: Generator
+    generator: StyleGenerator
     discriminator: Discriminator
     r1_gamma: float = 10.0
     mixing: float = 0.0
@@ -103,11 +103,23 @@ class Losses:
             ws = jnp.where(jnp.arange(layers)[:, None] < cutoff, ws, others)
         return ws, dict(side)
 
-    def images(self, variables: Any, ws: Array, draws: Drawn) -> Float[Array, "n h w c"]:
-        """Fakes; without drawn noise that of the generator's buffers."""
-        noise = draws.get("noise") or "const"
-        found: Any = self.generator.apply(variables, ws, noise, method="synthesize")
-        return found
+    def images(
+        self, variables: Any, ws: Array, draws: Drawn, phase: str = ""
+    ) -> tuple[Float[Array, "n h w c"], dict[str, Any]]:
+        """Fakes, without drawn noise by that of the generator's buffers, and its side state."""
+        inputs = (ws, draws["noise"]) if draws.get("noise") else (ws,)
+        mutable = ["averages"] if phase in self.averages_in else False
+        found: Any = self.generator.apply(variables, *inputs, method="synthesize", mutable=mutable)
+        images, side = found if mutable else (found, {})
+        return images, dict(side)
+
+    def fakes(
+        self, variables: Any, draws: Drawn, phase: str
+    ) -> tuple[Float[Array, "n h w c"], dict[str, Any]]:
+        """Fakes, and the side state that the mapping and the layers have moved."""
+        ws, side = self.styles(variables, draws, phase)
+        images, more = self.images({**variables, **side}, ws, draws, phase)
+        return images, more or side
 
     def seen(
         self, images: Float[Array, "n h w c"], game: Game, view: str
@@ -155,7 +167,7 @@ class Losses:
         """Of a random direction in the space of images, by w (Eq. 4)."""
 
         def projection(ws: Array) -> Array:
-            images = self.images(variables, ws, draws)
+            images, _ = self.images(variables, ws, draws)
             pixels = images.shape[1] * images.shape[2]
             return jnp.sum(images * draws["pixels"]) / math.sqrt(pixels)
 
@@ -175,8 +187,7 @@ class Losses:
     def g_main(self, params: Any, game: Game) -> tuple[Array, Outcome]:
         """Non-saturating logistic loss of the generator."""
         variables = {**game.players["g"], "params": params}
-        ws, side = self.styles(variables, game.draws, "g/main")
-        images = self.images(variables, ws, game.draws)
+        images, side = self.fakes(variables, game.draws, "g/main")
         images = self.seen(images, game, "fake_view")
         logits = self.judge(game.players["d"], images, game.draws.get("label"))
         metrics = {"logit_fake": jnp.mean(logits)}
@@ -198,8 +209,7 @@ class Losses:
 
     def d_main(self, params: Any, game: Game) -> tuple[Array, Outcome]:
         """Logistic loss on a fake and a real batch, each with its own minibatch deviation."""
-        ws, side = self.styles(game.players["g"], game.draws, "d/main")
-        fakes = self.images(game.players["g"], ws, game.draws)
+        fakes, side = self.fakes(game.players["g"], game.draws, "d/main")
         variables = {**game.players["d"], "params": params}
         fake, real = self.judge_both(
             variables,
@@ -279,7 +289,7 @@ class Draws:
         views: of the augmentation of what D sees.
     """
 
-    generator: Generator
+    generator: StyleGenerator
     mixing: bool = False
     pixels: bool = False
     shrink: int = 1

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from ganjax.families.stylegan2.networks import Generator
+from ganjax.families.stylegan2.networks import StyleGenerator
 from ganjax.metrics.path_length import endpoints, lerp, slerp
 
 SPACES = ("w", "z")
@@ -23,7 +23,7 @@ class Probes:
         generator: the module.
     """
 
-    generator: Generator
+    generator: StyleGenerator
 
     def by_name(self) -> dict[str, Callable[..., dict[str, Array]]]:
         """``path``."""
@@ -70,7 +70,8 @@ class Probes:
             (both[0], noise),
             (both[1], noise),
         )
-        found: Any = generator.apply(variables, ws, noise, method="synthesize")
+        inputs = (ws, noise) if noise else (ws,)
+        found: Any = generator.apply(variables, *inputs, method="synthesize")
         images = found.reshape(-1, 2, *found.shape[1:])
         return {"one": images[:, 0], "other": images[:, 1]}
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ganjax.families.stylegan2.networks import Generator
+from ganjax.families.stylegan2.networks import StyleGenerator
 from ganjax.family import Bind, Request
 from ganjax.sampling import sheets, truncation
 from ganjax.sampling.sheets import Sheet, Video
@@ -29,7 +29,7 @@ class Sampling:
         truncation: distance from the mean w that is kept where nobody asks for another.
     """
 
-    generator: Generator
+    generator: StyleGenerator
     truncation: float = 1.0
 
     def draws(self, key: Any, indices: Any, request: Request) -> dict[str, Array]:
@@ -66,8 +66,16 @@ class Sampling:
         if "fine_z" in draws:
             coarse = jnp.arange(generator.num_ws)[:, None] < draws["cutoff"][:, None, None]
             ws = jnp.where(coarse, ws, styles(draws["fine_z"]))
-        images: Any = generator.apply(variables, ws, method="synthesize")
+        images = self.synthesize(variables, ws, draws)
         return jnp.clip(images, -1.0, 1.0).astype(jnp.float32)
+
+    def synthesize(
+        self, variables: Mapping[str, Any], ws: Array, draws: Mapping[str, Array]
+    ) -> Array:
+        """Images from the w of each layer."""
+        del draws
+        images: Any = self.generator.apply(variables, ws, method="synthesize")
+        return images
 
     def sheets(self) -> dict[str, Callable[[Bind, Any, Request], Sheet]]:
         """``grid``, ``truncation``, ``mixing``, ``latents`` and ``mean``."""

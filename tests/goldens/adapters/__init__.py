@@ -13,6 +13,7 @@ from tests.goldens.adapters import (
     stylegan2,
     stylegan2_ops,
     stylegan2_training,
+    stylegan3,
     styleganv,
     video_metrics,
 )
@@ -29,6 +30,7 @@ ADAPTERS = (
     *stylegan2_training.ADAPTERS,
     *stylegan2.ADAPTERS,
     *stylegan2_ops.ADAPTERS,
+    *stylegan3.ADAPTERS,
     *styleganv.ADAPTERS,
     *video_metrics.ADAPTERS,
     *aurora.ADAPTERS,

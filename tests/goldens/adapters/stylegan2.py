@@ -153,18 +153,23 @@ def array_of(case: Case, key: str) -> Any:
     return jnp.asarray(case[key]) if key in case else None
 
 
-def mapping(case: Case) -> Found:
-    """`MappingNetwork`: w with and without truncation, its running mean, gradients."""
+def mapping(case: Case, layers: int = 8) -> Found:
+    """`MappingNetwork`: w with and without truncation, its running mean, gradients.
+
+    Args:
+        layers: where the case says nothing.
+    """
     only(case.call, "batch trunc grad_params")
-    module = build_mapping({"w_avg_beta": 0.995 if is_old(case) else 0.998, **case.kwargs})
+    defaults = {"w_avg_beta": 0.995 if is_old(case) else 0.998, "num_layers": layers}
+    module = build_mapping({**defaults, **case.kwargs})
     variables = load(case.group("param/"), module)
-    layers = case.kwargs.get("num_ws")
+    count = case.kwargs.get("num_ws")
     average = variables.get("averages", {}).get("w_avg", np.zeros(module.w_dim))
     inputs = {"z": array_of(case, "in/z"), "c": array_of(case, "in/c")}
     cotangent = case["in/cotangent_w_psi1"]
 
     def many(w, *truncation):
-        return spread(w, layers, average, *truncation) if layers else w
+        return spread(w, count, average, *truncation) if count else w
 
     def objective(params, inputs):
         w, changed = module.apply(

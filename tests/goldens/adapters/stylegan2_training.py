@@ -69,8 +69,9 @@ class Taped(Losses):
         ws, side = super().styles(variables, draws, phase)
         return self._kept("ws", ws), side
 
-    def images(self, variables, ws, draws):
-        return self._kept("images", super().images(variables, ws, draws))
+    def images(self, variables, ws, draws, phase=""):
+        images, side = super().images(variables, ws, draws, phase)
+        return self._kept("images", images), side
 
     def judge(self, variables, images, labels):
         return self._kept("logits", super().judge(variables, images, labels))
@@ -294,7 +295,7 @@ def loss_extras(case: Case, losses: Losses, players: Any, batch: Any) -> Found:
     @jax.jit
     def compute(players, batch, draws):
         ws = sharp.generator.apply(players["g"], draws["z"], draws["label"], method="styles")
-        images = Losses.images(sharp, players["g"], ws, draws)
+        images, _ = Losses.images(sharp, players["g"], ws, draws)
         game = Game(players, {}, batch, {}, None, {}, 0, 0, len(batch["image"]))
         gradient, _ = sharp.r1_gradient(players["d"], batch["image"], batch.get("label"), game)
         return images, gradient

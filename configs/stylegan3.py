@@ -1,0 +1,184 @@
+"""StyleGAN3 (Karras et al. 2021).
+
+    python -m ganjax.main --config=configs/stylegan3.py             # shapes: CPU, minutes
+    python -m ganjax.main --config=configs/stylegan3.py:ffhq256     # on a TPU
+
+preset        what it is, and its source
+------------  -----------------------------------------------------------------------------------
+shapes        procedural coloured shapes, built in; configuration T. CPU.
+digits        1,797 handwritten digits, built in; configuration T. CPU.
+ffhq256       T, "FFHQ-U ablations" in docs/configs.md of NVlabs/stylegan3.
+ffhq256_r     R, likewise.
+ffhq1024      T, "FFHQ-U and FFHQ" in the same file.
+ffhq1024_r    R, likewise.
+
+T is equivariant to translation, R to rotation, too (docs/stylegan3.md). Your own data:
+
+    python -m ganjax.data.prepare --source=folder --path=PICTURES --out=data/pets --resolution=256
+    python -m ganjax.main --config=configs/stylegan3.py:ffhq256 --config.data.path=data/pets \\
+        --config.data.classes=0
+
+and try other weights of the gradient penalty: the official advice is ``--config.loss.r1_gamma`` of
+2 at 256 pixels, four times as much for twice the resolution.
+
+Any value can be overridden: ``--config.train.images=50000``. Counts are in images of the real
+stream that the discriminator sees; a step consumes ``batch`` of them.
+"""
+
+import ml_collections
+
+from ganjax import defaults
+from ganjax.config import choose_preset
+from ganjax.families import stylegan3
+
+
+def get_config(preset: str = "shapes") -> ml_collections.ConfigDict:
+    """The config of a preset."""
+    return choose_preset(PRESETS, preset)()
+
+
+def tiny(preset: str = "shapes") -> ml_collections.ConfigDict:
+    """A preset shrunk until a test can run it: same code paths, built-in data."""
+    config = get_config(preset)
+    config.data.update(source="digits", classes=10, resolution=16, prefetch=1, threads=0)
+    config.model.update(
+        g_channel_base=64,
+        g_channel_max=8,
+        d_channel_base=64,
+        d_channel_max=8,
+        latent_dim=8,
+        w_dim=8,
+        layers=3,
+        critical=1,
+        margin=2,
+    )
+    config.train.update(batch=8, images=3 * 8)
+    config.evaluate.every_images = 0
+    return config
+
+
+def base() -> ml_collections.ConfigDict:
+    """What the presets share: "stylegan3-t" of the official train.py, without ADA."""
+    return defaults.config(
+        stylegan3.__name__,
+        model=dict(
+            conditional=False,  # on the class
+            latent_dim=512,
+            w_dim=512,
+            mapping_layers=2,
+            layers=14,  # of the generator, but for its input and the one to an image
+            critical=2,  # of them, the last ones, that use the whole band
+            margin=10,  # pixels beyond each border of the image
+            kernel_size=3,  # of the convolutions; R: 1
+            radial=False,  # downsample alike in all directions; R: True
+            magnitude_half_life_images=20_000,  # of the mean magnitudes of layers' inputs
+            g_channel_base=32768,  # channels of a layer: half of this by its cutoff frequency
+            g_channel_max=512,  # ... and at most this
+            d_channel_base=32768,  # channels at a resolution: this divided by it
+            d_channel_max=512,
+            group_size=4,  # of the standard deviation over the minibatch
+            narrow=4,  # highest resolutions that are computed in `precision`
+            clamp=256.0,  # limit of what convolutions return; 0: none
+        ),
+        loss=dict(
+            r1_gamma=8.0,  # 0: no gradient penalty
+            r1_every=16,  # steps
+            blur_sigma=0.0,  # pixels, of what D sees at first; 0: none
+            blur_fade_images=200_000,  # after which nothing is blurred
+        ),
+        augment=defaults.augment(),
+        train=dict(
+            images=25_000_000,
+            batch=32,  # real images of a step, over all devices
+            microbatches=1,
+        ),
+        optimizer=dict(g_lr=2.5e-3, d_lr=2e-3, b1=0.0, b2=0.99, eps=1e-8),
+        ema=dict(
+            half_life_images=10_000.0,
+            ramp_up=0.05,  # the half-life is at most this share of the images seen; 0: constant
+        ),
+        sample=dict(
+            truncation=1.0,  # distance from the mean w that is kept
+        ),
+    )
+
+
+def make_r(config: ml_collections.ConfigDict) -> None:
+    """Configuration R: "stylegan3-r" of the official train.py."""
+    model, batch = config.model, config.train.batch
+    model.update(kernel_size=1, radial=True)
+    model.update(g_channel_base=2 * model.g_channel_base, g_channel_max=2 * model.g_channel_max)
+    config.loss.update(blur_sigma=10.0, blur_fade_images=batch * 200_000 // 32)
+
+
+def shapes():
+    """Sizes for two CPU cores; the average's half-life is that of StyleGAN2's digits."""
+    config = base()
+    config.data.update(source="shapes", channels=3, classes=10)
+    config.model.update(
+        conditional=True,
+        latent_dim=64,
+        w_dim=64,
+        layers=6,
+        margin=6,
+        magnitude_half_life_images=2_000,
+        g_channel_base=512,
+        g_channel_max=48,
+        d_channel_base=512,
+        d_channel_max=64,
+    )
+    # Such small images need little of the gradient penalty: 0.0002 pixels / batch.
+    config.loss.r1_gamma = 0.01
+    config.train.update(images=32_000, batch=32)
+    config.optimizer.d_lr = 2.5e-3
+    config.ema.half_life_images = 2_000.0
+    defaults.for_minutes(config)
+    return config
+
+
+def digits():
+    """As shapes, in grey."""
+    config = shapes()
+    config.data.update(source="digits", channels=1, classes=10)
+    return config
+
+
+def ffhq256():
+    """Half of the channels: 23.3 M parameters in G, 24.0 M in D; R: 15.8 M in G."""
+    config = base()
+    defaults.prepared(config, "ffhq256", resolution=256)
+    config.data.flip = True
+    config.model.update(g_channel_base=16384, d_channel_base=16384)
+    config.loss.r1_gamma = 1.0
+    config.train.batch = 64
+    config.optimizer.d_lr = 2.5e-3
+    config.ema.half_life_images = 20_000.0
+    return config
+
+
+def ffhq256_r():
+    """As ffhq256."""
+    config = ffhq256()
+    make_r(config)
+    return config
+
+
+def ffhq1024():
+    """22.3 M parameters in G, 29.0 M in D."""
+    config = base()
+    defaults.prepared(config, "ffhq1024", resolution=1024)
+    config.data.flip = True
+    config.loss.r1_gamma = 32.8
+    return config
+
+
+def ffhq1024_r():
+    """15.1 M parameters in G."""
+    config = ffhq1024()
+    make_r(config)
+    return config
+
+
+PRESETS = {
+    preset.__name__: preset for preset in (shapes, digits, ffhq256, ffhq256_r, ffhq1024, ffhq1024_r)
+}
