@@ -104,10 +104,10 @@ class Ganjax:
         return {"value": record["metrics"]["fid_all"], "seconds": time.perf_counter() - began}
 
     def features(self, folder: pathlib.Path) -> dict[str, Any]:
-        from ganjax import subjects
+        from ganjax.subjects import pictures
 
         began = time.perf_counter()
-        pictures = subjects.of_path(folder)
+        pictures = pictures.of_path(folder)
         parts = self._features(pictures.batches(range(len(pictures))))
         count = sum(len(part[FEATURE]) for part in parts)
         return {"count": count, "seconds": time.perf_counter() - began}

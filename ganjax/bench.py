@@ -1,5 +1,6 @@
 """Samples against real ones: features of both, what is kept of the real ones, values, a record."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -22,11 +23,13 @@ from ganjax.metrics.classifier import train_classifier
 from ganjax.metrics.collect import Collected, Halves, Want, collect
 from ganjax.metrics.features import BATCH, Extractor
 from ganjax.metrics.hosts import of_first, share
-from ganjax.metrics.measures import MEASURES, Measured, Result
+from ganjax.metrics.measures import MEASURES, Measured, Result, averaged
 from ganjax.metrics.pairs import squares
 from ganjax.metrics.protocols import CLASSIFIER, PIXELS, Protocol
 from ganjax.pretrained import catalog, weights
-from ganjax.subjects import Finite, Pairs, Pictures, Subject
+from ganjax.subjects import Finite, Subject
+from ganjax.subjects.models import Pairs
+from ganjax.subjects.pictures import Pictures
 
 PAIRS_BATCH = 16  # pairs of images that a generator makes together
 
@@ -59,6 +62,15 @@ class Bench:
         self._extractors: dict[tuple[str, ...], Extractor] = {}
         for name in {protocol.network for protocol in chosen} - {CLASSIFIER, PIXELS}:
             weights.find(name)  # absent ones are an error now, not when they are first used
+
+    def again(self, reals: Finite, seed: int) -> "Bench":
+        """The same networks, already compiled, and other real samples."""
+        _ = self._networks  # loaded once for all
+        other = copy.copy(self)
+        other._reals, other._seed = reals, seed
+        other._folder = tempfile.TemporaryDirectory(prefix="ganjax-features-")
+        other.__dict__.pop("_real", None)
+        return other
 
     def measure(
         self, fakes: Subject, chosen: Sequence[Protocol], available: int | None = None
@@ -95,7 +107,7 @@ class Bench:
             "metrics": values,
             "spread": {p.name: r.spread for p, r in results.items() if r.spread is not None},
             "references": {p.name: dict(r.reference) for p, r in results.items()},
-            "protocols": {p.name: dataclasses.asdict(p) for p in results},
+            "protocols": {p.name: p.record() for p in results},
             "real": {p.name: self._count(p) for p in results},
             "source": {p.name: self._reals.fingerprint for p in results},
             "weights": {n: known.sha256 for n, known in self._networks.items() if known.sha256},
@@ -111,7 +123,8 @@ class Bench:
             raise ValueError(
                 f"{protocol.name} is of {protocol.reals} real samples, and there are {there}."
             )
-        return there if protocol.reals is None else min(there, protocol.reals * _frames(protocol))
+        wanted = there if protocol.reals is None else protocol.reals * frames_seen(protocol)
+        return min(there, wanted)
 
     @functools.cached_property
     def _networks(self) -> dict[str, _Network]:
@@ -213,9 +226,41 @@ class Bench:
         if names not in self._extractors:
             # A clip is as much as its frames: 64 clips of 128 would not fit anywhere.
             first = self._protocols[0]
-            frames = first.clip[0] if first.clip and not first.sees_frames else 1
+            frames = first.clip.frames if first.clip and not first.sees_frames else 1
             self._extractors[names] = Extractor(of_samples, variables, max(1, BATCH // frames))
         return self._extractors[names]
+
+
+class Repeats:
+    """Protocols that see alike, with a bench for each time that they are measured.
+
+    Args:
+      chosen: the protocols.
+      real: the real side by a seed.
+      seed: of the first time; each other has the next one.
+
+    Raises:
+      ValueError: weights of a network are absent.
+    """
+
+    def __init__(self, chosen: Sequence[Protocol], real: Callable[[int], Finite], seed: int):
+        self.protocols, self._real, self._seed = tuple(chosen), real, seed
+        self._benches = [Bench(real(seed), chosen, seed)]
+
+    def record(self, once: Callable[[Bench, int], Mapping[Protocol, Result]]) -> dict[str, Any]:
+        """What is kept of all times: means, with their deviation.
+
+        Args:
+          once: measures by a bench and a seed.
+        """
+        began = time.monotonic()
+        first = self._benches[0]
+        seeds = range(self._seed, self._seed + self.protocols[0].repeats)
+        for seed in seeds[len(self._benches) :]:
+            self._benches.append(first.again(self._real(seed), seed))
+        found = [once(bench, seed) for bench, seed in zip(self._benches, seeds)]
+        results = {name: averaged([results[name] for results in found]) for name in found[0]}
+        return first.record(results, time.monotonic() - began)
 
 
 def _pixels() -> _Network:
@@ -237,19 +282,20 @@ def _fakes(protocol: Protocol, available: int | None) -> int:
                 "Choose a metric with a number: --help lists them."
             )
         return available
-    wanted = protocol.fakes * _frames(protocol)
+    frames = frames_seen(protocol)
+    wanted = protocol.fakes * frames
     if available is not None and available < wanted:
         raise ValueError(
             f"{protocol.name} is of {protocol.fakes} samples, and there are "
-            f"{available // _frames(protocol)}. Make more, or choose a metric of as many as there "
+            f"{available // frames}. Make more, or choose a metric of as many as there "
             "are, as fid_all: --help lists them."
         )
     return wanted
 
 
-def _frames(protocol: Protocol) -> int:
+def frames_seen(protocol: Protocol) -> int:
     """Pictures that the network sees of a sample."""
-    return protocol.clip[0] if protocol.clip and protocol.sees_frames else 1
+    return protocol.clip.frames if protocol.clip and protocol.sees_frames else 1
 
 
 def _arrays(collected: Collected) -> dict[str, np.ndarray]:

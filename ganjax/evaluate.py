@@ -8,8 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -17,21 +16,32 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ganjax import config as configs
-from ganjax import generate, subjects
-from ganjax.bench import Bench
+from ganjax import generate
+from ganjax.bench import Bench, Repeats, frames_seen
 from ganjax.data.sources import BUILT_IN, Source, open_source, read_options
 from ganjax.family import Family
 from ganjax.metrics import protocols
 from ganjax.metrics.measures import MEASURES, Result
-from ganjax.metrics.protocols import CLASSIFIER, Probe, Protocol
-from ganjax.subjects import Finite, Frames, Pairs, Samples, Subject
+from ganjax.metrics.protocols import CLASSIFIER, Protocol
+from ganjax.pretrained import catalog
+from ganjax.subjects import Finite, Subject, captions, pictures, videos
+from ganjax.subjects.models import Pairs, Samples
 
 EVALUATIONS = "evaluations.jsonl"
 
 
-def metric_names(source: str) -> tuple[str, ...]:
-    """The metrics of runs on a source that need no download, the one that ranks first."""
-    return (f"fd_{source}", "class_accuracy") if source in BUILT_IN else ()
+def metric_names(source: str, family: Family | None = None) -> tuple[str, ...]:
+    """The metrics of runs on a source that need no download, the one that ranks first.
+
+    Args:
+      family: of the run; of videos there are none.
+    """
+    return (f"fd_{source}", "class_accuracy") if source in BUILT_IN and not _clips(family) else ()
+
+
+def _clips(family: Family | None) -> bool:
+    """Whether it makes videos."""
+    return family is not None and "clip" in family.item
 
 
 def check_metrics(
@@ -46,7 +56,7 @@ def check_metrics(
       ConfigError: a metric that is none or does not fit the source or the family.
       ValueError: none is named, and none goes without a download.
     """
-    known = metric_names(source)
+    known = metric_names(source, family)
     if not metrics and not known:
         raise ValueError(
             f"config.data.source={source!r} has no metric that needs no download; name some, such "
@@ -57,8 +67,14 @@ def check_metrics(
     except ValueError as error:
         raise configs.ConfigError(str(error)) from None
     for protocol in found:
-        if protocol.clip:
-            raise configs.ConfigError(f"{protocol.name!r} is of videos; this run makes images.")
+        if bool(protocol.clip) != _clips(family):
+            kinds = ("videos", "images") if protocol.clip else ("images", "videos")
+            raise configs.ConfigError(f"{protocol.name!r} is of %s; this run makes %s." % kinds)
+        if protocol.caption is not None:
+            raise configs.ConfigError(
+                f"{protocol.name!r} is of pictures and their captions; this run makes none. "
+                "Measure a folder of pictures with a text beside each: --real=FOLDER."
+            )
         if protocol.probe and family and protocol.probe.name not in family.probes:
             having = ", ".join(map(repr, family.probes)) or "none"
             raise configs.ConfigError(
@@ -136,14 +152,11 @@ def compare(
             raise ValueError(f"{protocol.name} measures runs by their generator, not folders.")
     records = []
     for group in protocols.that_see_alike(chosen):
-        reals = _pictures(real, group, real=True, seed=seed)
-        fakes = reals if fake is None else _pictures(fake, group, real=False, seed=seed)
-        began = time.monotonic()
-        bench = Bench(reals, group, seed)
-        results = bench.measure(fakes, group, available=len(fakes))
-        found = bench.record(results, time.monotonic() - began)
-        seen = {p.name: fakes.fingerprint for p in group if p.fakes != 0}
-        records.append(found | {"fake": seen})
+        real_side = _opened(real, group, real=True)
+        other_side = real_side if fake is None else _opened(fake, group, real=False)
+        seen: dict[str, str] = {}
+        once = functools.partial(_compared, group, other_side, seen)
+        records.append(Repeats(group, real_side, seed).record(once) | {"fake": seen})
     record = functools.reduce(_merged, records)
     record["folders"] = {"real": str(real)} | ({"fake": str(fake)} if fake else {})
     if jax.process_index() == 0:
@@ -151,16 +164,43 @@ def compare(
     return record
 
 
-def _pictures(
-    path: str | pathlib.Path, group: Sequence[Protocol], *, real: bool, seed: int
-) -> Finite:
-    """What a group of protocols of one kind of sample looks at in a folder or a zip."""
-    if group[0].clip is None:
-        return subjects.of_path(path, seed)
-    counts = [p.reals if real else p.fakes for p in group]
-    most = None if None in counts else max(count or 1 for count in counts)
-    clips = subjects.of_videos(path, group[0].clip, real=real, count=most, seed=seed)
-    return Frames(clips, group[0].clip[0]) if group[0].sees_frames else clips
+def _compared(
+    group: Sequence[Protocol],
+    side: Callable[[int], Finite],
+    seen: dict[str, str],
+    bench: Bench,
+    seed: int,
+) -> dict[Protocol, Result]:
+    """Values for one seed; notes the fingerprints of what was looked at first."""
+    fakes = side(seed)
+    for protocol in group:
+        if protocol.fakes != 0:
+            seen.setdefault(protocol.name, fakes.fingerprint)
+    return bench.measure(fakes, group, available=len(fakes))
+
+
+def _opened(
+    path: str | pathlib.Path, group: Sequence[Protocol], *, real: bool
+) -> Callable[[int], Finite]:
+    """What a group of protocols looks at in a folder or a zip, by a seed."""
+    first = group[0]
+    if first.caption is not None:
+        tokenizer = catalog.find_tokenizer(first.network)
+        size = catalog.kind_of(first.network).examples[0].shape[1]
+        captioned = captions.of_path(path, tokenizer, size, first.caption)
+        return lambda seed: captioned
+    if first.clip is None:
+        return lambda seed: pictures.of_path(path, seed)
+    seen, count = videos.of_path(path), _most(group, real=real)
+    if real:
+        return lambda seed: videos.real(seen, first, count, seed)
+    return lambda seed: videos.leading(seen, first, count)
+
+
+def _most(group: Sequence[Protocol], *, real: bool) -> int | None:
+    """Samples that some protocol of a group takes; None: all."""
+    counts = [protocol.reals if real else protocol.fakes for protocol in group]
+    return None if None in counts else max(count or 1 for count in counts)
 
 
 def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -215,10 +255,9 @@ class Evaluation:
     ):
         chosen = protocols.find(check_metrics(metrics, config.data.source, family))
         self._protocols = tuple(_with_samples(protocol, samples) for protocol in chosen)
-        self._seed = seed
-        self._reals = subjects.of_run(source, read_options(config.data), seed)
-        self._benches = [
-            (Bench(self._reals, group, seed), group)
+        self._source, self._options = source, read_options(config.data)
+        self._groups = [
+            Repeats(group, self._opened(group), seed)
             for group in protocols.that_see_alike(self._protocols)
         ]
         self._programs: generate.Programs | None = None
@@ -236,16 +275,10 @@ class Evaluation:
           that they are read against (``real_real`` is the distance between two disjoint halves of
           the real images), counts, step, seed, protocols, hashes, versions and seconds.
         """
-        records = []
-        for bench, group in self._benches:
-            began = time.monotonic()
-            results: dict[Protocol, Result] = {}
-            for labels in sorted({protocol.labels for protocol in group}):
-                alike = [protocol for protocol in group if protocol.labels == labels]
-                count = max(protocol.fakes or 0 for protocol in alike)
-                drawn = self._labels(count) if labels == "data" else None
-                results |= bench.measure(self._samples(model, alike[0].probe, drawn), alike)
-            records.append(bench.record(results, time.monotonic() - began))
+        records = [
+            group.record(functools.partial(self._once, model, group.protocols))
+            for group in self._groups
+        ]
         record = functools.reduce(_merged, records)
         record["metrics"] = {
             name: value
@@ -255,19 +288,40 @@ class Evaluation:
         }
         return record | {"step": model.step}
 
-    def _samples(
-        self, model: generate.Model, probe: Probe | None, labels: np.ndarray | None
-    ) -> Subject:
-        if probe:
-            return Pairs(model, probe, self._seed, labels)
-        samples = Samples(model, self._seed, labels, self._programs)
-        self._programs = samples.model.programs
-        return samples
+    def _opened(self, group: Sequence[Protocol]) -> Callable[[int], Finite]:
+        """What a group of protocols looks at in the run's data, by a seed."""
+        first, source = group[0], self._source
+        if first.clip is None:
+            return lambda seed: pictures.of_run(source, self._options, seed)
+        assert isinstance(source, videos.VideoSource), "families of videos train on such"
+        seen, count = videos.of_run(source, self._options), _most(group, real=True)
+        return lambda seed: videos.real(seen, first, count, seed)
 
-    def _labels(self, count: int) -> np.ndarray | None:
-        """Labels of so many real images, drawn with replacement."""
-        rng = np.random.default_rng([self._seed, 1])
-        return self._reals.labels(rng.integers(len(self._reals), size=count))
+    def _once(
+        self, model: generate.Model, group: Sequence[Protocol], bench: Bench, seed: int
+    ) -> dict[Protocol, Result]:
+        results: dict[Protocol, Result] = {}
+        for labels in sorted({protocol.labels for protocol in group}):
+            alike = [protocol for protocol in group if protocol.labels == labels]
+            count = max(protocol.fakes or 0 for protocol in alike)
+            drawn = self._labels(count, seed) if labels == "data" else None
+            results |= bench.measure(self._samples(model, alike[0], seed, drawn), alike)
+        return results
+
+    def _samples(
+        self, model: generate.Model, first: Protocol, seed: int, labels: np.ndarray | None
+    ) -> Subject:
+        if first.probe:
+            return Pairs(model, first.probe, seed, labels)
+        samples = Samples(model, seed, labels, self._programs, first.clip)
+        self._programs = samples.model.programs
+        return videos.Frames(samples, frames_seen(first)) if first.sees_frames else samples
+
+    def _labels(self, count: int, seed: int) -> np.ndarray | None:
+        """Labels of so many real samples, drawn with replacement."""
+        if isinstance(self._source, videos.VideoSource):
+            return videos.drawn_labels(self._source, count, seed)
+        return pictures.of_run(self._source, self._options, seed).drawn_labels(count, seed)
 
 
 def _with_samples(protocol: Protocol, samples: int | None) -> Protocol:

@@ -52,6 +52,8 @@ class Request:
       rows: rows of a sheet.
       frames: of a video.
       anchors: latents that a video's path passes through.
+      times: of a clip's frames, counted in frames from its start, of a family of videos; empty for
+        the family's choice.
     """
 
     classes: tuple[int, ...] = ()
@@ -60,6 +62,7 @@ class Request:
     rows: int = 8
     frames: int = 240
     anchors: int = 4
+    times: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows < 1:

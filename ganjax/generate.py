@@ -6,7 +6,7 @@ images = model.sample(16, classes=(3,), truncation=0.5)   # uint8 [16, 32, 32, 1
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -91,16 +91,21 @@ class Model:
         return np.concatenate(list(self.batches(np.arange(n), seed, request)))
 
     def batches(
-        self, indices: Int[np.ndarray, "n"], seed: int, request: Request
-    ) -> Iterator[UInt8[np.ndarray, "m h w c"]]:
-        """The images of these indices, up to `CHUNK` at a time."""
+        self,
+        indices: Int[np.ndarray, "n"],
+        seed: int,
+        request: Request,
+        chunk: int = CHUNK,
+        to_bytes: Callable[[Any], Any] = to_uint8,
+    ) -> Iterator[UInt8[np.ndarray, "m ..."]]:
+        """The images or clips of these indices, up to `chunk` at a time."""
         sample = self.bind(seed, request)
         key = jax.random.key(seed)
-        for start in range(0, len(indices), CHUNK):
-            chosen = indices[start : start + CHUNK]
-            padded = np.resize(chosen, CHUNK).astype(np.int32)  # one shape, one program
+        for start in range(0, len(indices), chunk):
+            chosen = indices[start : start + chunk]
+            padded = np.resize(chosen, chunk).astype(np.int32)  # one shape, one program
             images = sample(self.programs.draws(key, padded, request))
-            yield np.asarray(to_uint8(images))[: len(chosen)]
+            yield np.asarray(to_bytes(images))[: len(chosen)]
 
     def sheet(self, name: str, *, seed: int = 0, request: Request = Request()) -> Sheet:  # noqa: B008
         """One of the family's pictures.

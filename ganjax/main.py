@@ -25,7 +25,8 @@ from ganjax import errors  # noqa: E402
 from ganjax.metrics import protocols  # noqa: E402
 
 __doc__ += f"""
-Metrics, each name a whole protocol (without --metrics: those that need no download):
+Metrics, each name a whole protocol: ganjax/metrics/protocols.py has all of it (without --metrics:
+those that need no download; samples "of 16/8" are clips of 16 frames, every 8th of a video's):
 
 {protocols.table()}
 """

@@ -66,7 +66,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
                 except CollapseError as error:
                     run.checkpoints.wait()
                     raise CollapseError(f"{error} {_kept(run.workdir)}") from error
-            run.log.status(_next(run.workdir, config.data.source))
+            run.log.status(run.farewell())
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -123,7 +123,7 @@ class Run:
         self._watch = Watch(self._family, self._mesh, config)
         self._evaluation = None
         metrics, samples = config.evaluate.metrics, config.evaluate.samples
-        known = evaluate.metric_names(config.data.source)
+        known = evaluate.metric_names(config.data.source, self._family)
         # A preset that is given other data, which has no metrics yet, trains without.
         if config.evaluate.every_images and (known or metrics):
             self._evaluation = evaluate.Evaluation(
@@ -273,6 +273,19 @@ class Run:
             metrics |= {"rank": evaluate.rank(record), **record["metrics"]}
         self.checkpoints.save(self.step, self._state, metrics)
 
+    def farewell(self) -> str:
+        """Where everything is, and what can be done next."""
+        usual = "fvd2048_16f" if "clip" in self._family.item else "fid50k_full"
+        known = evaluate.metric_names(self.config.data.source, self._family)
+        metrics = "" if known else f" --metrics={usual}"
+        return (
+            f"Pictures: {self.workdir}/samples, numbers: {self.workdir}/metrics.jsonl (tensorboard "
+            f"--logdir {self.workdir}).\n"
+            f"  sample:   python -m ganjax.main --mode=sample --workdir={self.workdir}\n"
+            f"  evaluate: python -m ganjax.main --mode=evaluate --workdir={self.workdir}{metrics}\n"
+            f"  resume:   the same command again, or a longer run: --config.train.images=..."
+        )
+
     def _greeting(self) -> str:
         family, platform = self._family, self._mesh.devices.flat[0].platform
         counts = ", ".join(f"{p} {family.parameter_count(p) / 1e6:.2f} M" for p in family.networks)
@@ -343,14 +356,4 @@ def _kept(workdir: pathlib.Path) -> str:
     return (
         f"Checkpoints from before stay in {workdir / 'checkpoints'}: {steps or 'none yet'}. The "
         "same command goes on from the newest; move it away to go on from an earlier one."
-    )
-
-
-def _next(workdir: pathlib.Path, source: str) -> str:
-    metrics = "" if evaluate.metric_names(source) else " --metrics=fid50k_full"
-    return (
-        f"Pictures: {workdir}/samples, numbers: {workdir}/metrics.jsonl (tensorboard --logdir "
-        f"{workdir}).\n  sample:   python -m ganjax.main --mode=sample --workdir={workdir}\n"
-        f"  evaluate: python -m ganjax.main --mode=evaluate --workdir={workdir}{metrics}\n"
-        f"  resume:   the same command again, or a longer run: --config.train.images=..."
     )

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from configs import stylegan2
-from ganjax import bench, evaluate, family, generate, subjects
+from ganjax import bench, evaluate, family, generate
 from ganjax.config import ConfigError
 from ganjax.data.demo import Digits
 from ganjax.metrics.protocols import BY_NAME, Probe
-from ganjax.subjects import Pairs
+from ganjax.subjects import models, pictures
+from ganjax.subjects.models import Pairs
 
-REALS = subjects.Pictures(Digits((16, 16)))  # nothing of which is wanted
+REALS = pictures.Pictures(Digits((16, 16)))  # nothing of which is wanted
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_a_run_is_measured_by_pairs_and_pictures_together(model, monkeypatch):
     assert "ppl_zfull" in evaluate.table(record)
 
 
-class Stub(subjects.Samples):
+class Stub(models.Samples):
     """Black pictures."""
 
     def batches(self, places):

@@ -10,7 +10,7 @@ from PIL import Image
 
 import ganjax
 from configs import biggan
-from ganjax import bench, checkpoint, family, subjects
+from ganjax import bench, checkpoint, family
 from ganjax import evaluate as evaluation
 from ganjax.config import ConfigError
 from ganjax.data.sources import open_source, read_options
@@ -18,6 +18,7 @@ from ganjax.evaluate import evaluate
 from ganjax.metrics.classifier import train_classifier
 from ganjax.metrics.frechet import Moments, distance
 from ganjax.metrics.protocols import BY_NAME
+from ganjax.subjects import models, pictures
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +49,14 @@ def one_short_training():
         yield
 
 
-class Stub(subjects.Samples):
+class Stub(models.Samples):
     """Samples that are real images of the classes asked, or of the next ones."""
 
     off = 0
 
     def batches(self, places):
         config = self.model.config.data
-        reals = subjects.of_run(open_source(config), read_options(config), seed=1)
+        reals = pictures.of_run(open_source(config), read_options(config), seed=1)
         images = np.concatenate(list(reals.batches(range(len(reals)))))
         labels = reals.asked(len(reals))
         of_class = [images[labels == (label + self.off) % 10] for label in range(10)]
@@ -198,8 +199,8 @@ def test_videos_are_compared_clip_by_clip_and_frame_by_frame(folders, monkeypatc
         flat = videos[name].reshape(-1, frames * 48).astype(np.float32)
         return Moments.of(flat @ mixing[: frames * 48])
 
-    table = [dataclasses.replace(BY_NAME["fid_video2048x16"], reals=None, fakes=None)]
-    monkeypatch.setitem(BY_NAME, "fid_video2048x16", table[0])
+    every = dataclasses.replace(BY_NAME["fid_video2048x16"], fakes=None)
+    monkeypatch.setitem(BY_NAME, "fid_video2048x16", every)
     both = path / "real_videos", path / "fake_videos"
     record = evaluation.compare(*both, ["fvd_all_16f", "fid_video2048x16"])
     for metric, frames in (("fvd_all_16f", 16), ("fid_video2048x16", 1)):

@@ -87,7 +87,7 @@ def test_a_collapse_stops_the_run_and_keeps_what_was_before(changes, message, tm
 
 def test_a_measured_checkpoint_is_kept_if_it_is_the_best(tmp_path, monkeypatch):
     values = iter((5.0, 3.0, 4.0, 6.0))
-    monkeypatch.setattr(evaluate, "Evaluation", lambda *_: lambda model: record(next(values)))
+    monkeypatch.setattr(evaluate, "Evaluation", lambda *_, **__: lambda model: record(next(values)))
     config = tiny()
     config.evaluate.every_images = PER_STEP
     config.checkpoint.keep = 1

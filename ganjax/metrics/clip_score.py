@@ -1,5 +1,7 @@
 """CLIP score: how well pictures show what their captions say."""
 
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Float, Shaped
 
@@ -35,10 +37,23 @@ def similarities(
     return found
 
 
-def clip_score(images: Shaped[np.ndarray, "n d"], texts: Shaped[np.ndarray, "m e"]) -> float:
-    """The mean of `similarities`, as text-to-image GANs state it: about 0.3 for true captions.
+def clip_score(
+    images: Shaped[np.ndarray, "n d"],
+    texts: Shaped[np.ndarray, "m e"],
+    *,
+    scale: float = 1.0,
+    floor: Literal["each", "mean"] | None = None,
+) -> float:
+    """The mean of `similarities` times a scale.
 
-    Others state 100 times this, or 2.5 times with negative cosines counted as zero (Hessel et al.
-    2021).
+    Text-to-image GANs state it as it is, about 0.3 for true captions; torchmetrics 100 times that
+    and no less than zero; Hessel et al. (2021) 2.5 times, every negative cosine counted as zero.
+
+    Args:
+      floor: what is no less than zero: "each" cosine, their "mean", or None.
     """
-    return float(similarities(images, texts).mean())
+    found = similarities(images, texts)
+    if floor == "each":
+        found = np.maximum(found, 0)
+    mean = scale * float(found.mean())
+    return max(mean, 0.0) if floor == "mean" else mean

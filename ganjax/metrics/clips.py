@@ -40,7 +40,6 @@ def real_clips(
     stride: int = 1,
     videos: int = VIDEOS,
     seed: int = 0,
-    uniform: bool = False,
 ) -> Clips:
     """One clip at a random place of each of the first videos, as the released code takes them.
 
@@ -53,35 +52,66 @@ def real_clips(
       stride: every how many-th frame is taken.
       videos: at most so many clips.
       seed: of the places. NOTE: the released code leaves them to the state of Python's generator.
-      uniform: exactly `videos` clips, each of a video drawn uniformly, with replacement; a long
-        video is then no likelier than a short one either.
 
     Raises:
       ValueError: no video is long enough.
     """
-    if frames < 1 or stride < 1 or videos < 1:
-        raise ValueError(
-            f"frames={frames}, stride={stride}, videos={videos}; positive numbers are wanted"
-        )
     known = np.asarray(lengths, np.int64)
-    long_enough = np.flatnonzero(known >= frames * stride)
-    if not len(long_enough):
-        longest = (
-            f"the longest of {len(known)} has {known.max()}" if len(known) else "there is none"
-        )
-        raise ValueError(
-            f"clips of {frames} frames, every {_ordinal(stride)}, need videos of {frames * stride}"
-            f" frames, but {longest}; give longer videos, or ask for fewer frames"
-        )
-    if uniform:
-        chosen = np.random.default_rng([seed, 0]).choice(long_enough, videos)
-    else:
-        chosen = long_enough[:videos]
+    chosen = _long_enough(known, frames, stride, videos, frames * stride)[:videos]
     offsets = [
         np.random.default_rng([seed, 1, i]).integers(known[video] - (frames - 1) * stride)
         for i, video in enumerate(chosen)
     ]
     return Clips(chosen, np.array(offsets)[:, None] + fake_times(frames, stride))
+
+
+def window_clips(
+    lengths: Sequence[int] | Int[np.ndarray, "v"],
+    frames: int,
+    stride: int = 1,
+    count: int = VIDEOS,
+    seed: int = 0,
+) -> Clips:
+    """Random clips of any videos, as DIGAN's code takes them of UCF-101.
+
+    All places of all videos are as likely, so that a long video gives more clips; no place is taken
+    twice. NOTE: of folders of frames that code takes only clips that do not overlap.
+
+    Args:
+      count: at most so many clips.
+
+    Raises:
+      ValueError: no video is long enough.
+    """
+    known = np.asarray(lengths, np.int64)
+    reach = (frames - 1) * stride
+    videos = _long_enough(known, frames, stride, count, reach + 1)
+    ends = np.cumsum(known[videos] - reach)
+    total = int(ends[-1])
+    places = np.random.default_rng([seed, 2]).choice(total, min(count, total), replace=False)
+    row = np.searchsorted(ends, places, side="right")
+    offsets = places - (ends[row] - (known[videos[row]] - reach))
+    return Clips(videos[row], offsets[:, None] + fake_times(frames, stride))
+
+
+def _long_enough(
+    known: np.ndarray, frames: int, stride: int, count: int, least: int
+) -> Int[np.ndarray, "v"]:
+    """The videos of at least so many frames."""
+    if frames < 1 or stride < 1 or count < 1:
+        raise ValueError(
+            f"frames={frames}, stride={stride}, clips={count}; positive numbers are wanted"
+        )
+    found = np.flatnonzero(known >= least)
+    if not len(found):
+        longest = (
+            f"the longest of {len(known)} has {known.max()}" if len(known) else "there is none"
+        )
+        raise ValueError(
+            f"clips of {frames} frames, every {_ordinal(stride)}, need videos of {least} frames,"
+            f" but {longest}; give longer videos, or ask for fewer frames"
+        )
+    return found
 
 
 def leading_clips(

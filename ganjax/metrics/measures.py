@@ -1,16 +1,17 @@
 """From what was collected of real and fake samples to a metric's values."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
 
+from ganjax.metrics.clip_score import clip_score
 from ganjax.metrics.collect import Halves
 from ganjax.metrics.frechet import distance
 from ganjax.metrics.inception_score import inception_score, video_inception_score
-from ganjax.metrics.kid import kid
+from ganjax.metrics.kid import kid, maximum_mean_discrepancy
 from ganjax.metrics.pairs import psnr
 from ganjax.metrics.path_length import perceptual_path_length
 from ganjax.metrics.precision_recall import precision_recall
@@ -49,6 +50,23 @@ class Result:
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
+def averaged(results: Sequence[Result]) -> Result:
+    """The mean of repeats, with their standard deviation (of a population); one stays as it is."""
+    first = results[0]
+    if len(results) == 1:
+        return first
+
+    def mean(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+
+    leading = next(iter(first.values))
+    return Result(
+        mean([result.values for result in results]),
+        float(np.std([result.values[leading] for result in results])),
+        mean([result.reference for result in results]),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """A kind of metric.
@@ -79,6 +97,17 @@ def _reference(measured: Measured, *, ddof: int) -> Result:
 def _kid(measured: Measured, **options: Any) -> Result:
     found = kid(measured.fake, measured.real, **options)
     return Result({"": found.mean}, found.std)
+
+
+def _kernel(measured: Measured) -> Result:
+    """The kernel distance over all samples at once, with no subsets."""
+    return Result({"": maximum_mean_discrepancy(measured.fake, measured.real)})
+
+
+def _clip_score(measured: Measured, **options: Any) -> Result:
+    """Of the pairs of image and text embeddings [n, 2, e]."""
+    pairs = measured.real if measured.fake is None else measured.fake
+    return Result({"": clip_score(pairs[:, 0], pairs[:, 1], **options)})
 
 
 def _inception_score(measured: Measured, **options: Any) -> Result:
@@ -119,8 +148,10 @@ MEASURES = {
     "frechet": Measure("moments", "less", _frechet),
     "reference": Measure("moments", "less", _reference),
     "kid": Measure("rows", "less", _kid),
+    "kernel": Measure("rows", "less", _kernel),
+    "clip_score": Measure("rows", "more", _clip_score),
     "inception_score": Measure("rows", "more", _inception_score),
-    "video_inception_score": Measure("rows", "more", _video_inception_score),
+    "video_is": Measure("rows", "more", _video_inception_score),
     "precision_recall": Measure("rows", "more", _precision_recall),
     "density_coverage": Measure("rows", "more", _density_coverage),
     "path_length": Measure("rows", "less", _path_length),

@@ -13,16 +13,46 @@ from typing import Any, Literal
 
 CLASSIFIER = "classifier"  # the network that is trained on the spot, `metrics.classifier`
 INCEPTION = "inception-2015-12-05"
-CLIP = "clip-vit-b-32"
+B32, L14 = "clip-vit-b-32", "clip-vit-l-14"
 VGG = "vgg16"
-I3D = "i3d-styleganv"
+I3D, I3D_DIGAN = "i3d-styleganv", "i3d-videogpt"
 C3D = "c3d-ucf101"
 PIXELS = "pixels"  # no network: pairs of pictures are compared as they are, `metrics.pairs`
+OF_CLIPS = (I3D, I3D_DIGAN, C3D)
 
 ALL = None
 BY_N, BY_N_LESS_1 = {"ddof": 0}, {"ddof": 1}  # divisors of covariances
 EPSILON = 1e-4  # the step of path lengths, as a share of the way between two latents
 STEP = {"epsilon": EPSILON}
+
+# What could not be looked up where a network or a protocol is reproduced; part of each record.
+ASSUMED = {
+    I3D: "the resize to 224x224 inside of the TorchScript is bilinear with half-pixel centres and"
+    " without smoothing; batch normalisation's epsilon is 1e-3, as in kinetics_i3d_pytorch",
+    VGG: "vgg16.pt scales by ImageNet's mean and deviation, and resizes as TensorFlow 1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What a video metric looks at in videos.
+
+    Attributes:
+      frames: of a clip.
+      stride: every how many-th frame is taken.
+      reals: which real clips: "one" at a random place of each of the first videos that are long
+        enough; "windows", any of all videos' places, each as likely; "frames", no clips: every
+        frame of every video is a picture.
+      jpeg: quality of the JPEG in which a model's frames are kept until they are seen; None: they
+        are not. Folders are looked at as they are.
+      rounding: of a model's frames to bytes: to the "nearest", or "down".
+    """
+
+    frames: int
+    stride: int = 1
+    reals: Literal["one", "windows", "frames"] = "one"
+    jpeg: int | None = None
+    rounding: Literal["nearest", "down"] = "nearest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +75,7 @@ class Protocol:
     Attributes:
       name: of the metric.
       measure: what is computed from features, a key of `measures.MEASURES`.
-      network: of `pretrained.catalog`, or `CLASSIFIER`.
+      network: of `pretrained.catalog`, `CLASSIFIER` or `PIXELS`.
       feature: of the network.
       reals: how many real samples, the first of the set's order; None: all; 0: none.
       fakes: how many samples; None: all of a folder; 0: none, the metric is of real samples alone.
@@ -53,9 +83,12 @@ class Protocol:
         those of real samples at random.
       options: of the measure.
       source: whose protocol it is.
-      clip: (frames, stride) of each sample of a video metric, whose numbers count clips; None for
-        images. A network of images sees every frame of a clip on its own.
+      clip: of each sample of a video metric, whose numbers count clips; None for images. A network
+        of images sees every frame of a clip on its own.
       probe: makes the samples, a pair of images each, where they are not the model's own.
+      caption: what a picture's caption is put into, as "{}"; None: captions are not looked at.
+      repeats: how often all is measured, each time by the next seed; the value is the mean.
+      assumed: what its source does not say, beside `ASSUMED` of its network.
     """
 
     name: str
@@ -67,24 +100,36 @@ class Protocol:
     labels: Literal["even", "data"]
     options: Mapping[str, Any]
     source: str
-    clip: tuple[int, int] | None = None
+    clip: Clip | None = None
     probe: Probe | None = None
+    caption: str | None = None
+    repeats: int = 1
+    assumed: str = ""
 
     @property
     def sees_frames(self) -> bool:
         """Whether a network of images looks at clips."""
-        return self.clip is not None and self.network not in (I3D, C3D)
+        return self.clip is not None and self.network not in OF_CLIPS
 
     @property
     def sees(self) -> tuple[Any, ...]:
         """What its network looks at: equal for protocols that share a pass over the samples."""
-        return self.clip, self.sees_frames, self.probe
+        return self.clip, self.sees_frames, self.probe, self.caption, self.repeats
+
+    def record(self) -> dict[str, Any]:
+        """All of it, and what is assumed of its network."""
+        assumed = "; ".join(filter(None, (self.assumed, ASSUMED.get(self.network))))
+        return dataclasses.asdict(self) | {"assumed": assumed}
 
 
-_TORCH_FIDELITY = {"seed": 2020}
-_NVIDIA = "stylegan2-ada-pytorch, stylegan3"
-# NOTE: resize and epsilon inside of its I3D are assumed, see `pretrained.i3d`.
-_STYLEGANV = "stylegan-v, released code"
+_FIDELITY = {"seed": 2020}
+_NVIDIA = "NVIDIA (ada, stylegan3)"
+_STYLEGANV, _STYLEGANV_PAPER = "stylegan-v, released code", "StyleGAN-V, appendix C"
+_RUNS = "the paper states deviations, not of how many runs: 10"
+_KEPT = Clip(16, jpeg=95), Clip(128, jpeg=95)
+_DIGAN: Any = dict(clip=Clip(16, reals="windows", rounding="down"), repeats=10)
+_MEAN, _HUNDRED = {"scale": 1.0}, {"scale": 100.0, "floor": "mean"}
+_TWO_AND_A_HALF = {"scale": 2.5, "floor": "each"}
 
 
 def _path(space: str, sampling: str) -> Probe:
@@ -93,60 +138,95 @@ def _path(space: str, sampling: str) -> Probe:
 
 
 # fmt: off
-TABLE = tuple(Protocol(*row) for row in (
-    ("fd_digits", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1, "ganjax"),
-    ("fd_shapes", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1, "ganjax"),
-    ("class_accuracy", "accuracy", CLASSIFIER, "logits", 10_000, 1000, "even", {}, "ganjax"),
-    ("fid50k_full", "frechet", INCEPTION, "2048", ALL, 50_000, "data", BY_N, _NVIDIA),
-    ("fid50k", "frechet", INCEPTION, "2048", ALL, 50_000, "even", BY_N_LESS_1, "BigGAN, TTUR"),
-    ("fid10k", "frechet", INCEPTION, "2048", ALL, 10_000, "even", BY_N_LESS_1, "as fid50k"),
-    ("fid_all", "frechet", INCEPTION, "2048", ALL, ALL, "even", BY_N_LESS_1, "two folders"),
-    ("reference_fid10k", "reference", INCEPTION, "2048", 20_000, 0, "even", BY_N_LESS_1,
-     "Aurora: two sets of 10,000"),
-    ("fid30k_coco", "frechet", INCEPTION, "2048", 30_000, 30_000, "even", BY_N_LESS_1,
-     "XMC-GAN, Aurora"),
-    ("sfid50k", "frechet", INCEPTION, "spatial", ALL, 50_000, "even", BY_N_LESS_1,
-     "guided-diffusion"),
-    ("clipfd50k", "frechet", CLIP, "embedding", ALL, 50_000, "even", BY_N_LESS_1,
-     "torch-fidelity"),
-    ("kid50k", "kid", INCEPTION, "2048", 50_000, 50_000, "even",
-     {"subsets": 100, "subset_size": 1000} | _TORCH_FIDELITY, "torch-fidelity"),
-    ("kid_all", "kid", INCEPTION, "2048", ALL, ALL, "even",
-     {"subsets": 100, "subset_size": 1000} | _TORCH_FIDELITY, "two folders"),
-    ("is50k", "inception_score", INCEPTION, "logits_unbiased", 0, 50_000, "even",
-     {"splits": 10} | _TORCH_FIDELITY, "torch-fidelity"),
-    ("pr50k3", "precision_recall", VGG, "fc2", 50_000, 50_000, "data",
-     {"k": 3, "closed": True, "half": True}, _NVIDIA),
-    ("pr_all", "precision_recall", VGG, "fc2", ALL, ALL, "even",
-     {"k": 3, "closed": True}, "two folders"),
-    ("dc10k5", "density_coverage", VGG, "fc2", 10_000, 10_000, "even",
-     {"k": 5, "closed": False}, "Naeem et al. 2020"),
-    ("fvd2048_16f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N, _STYLEGANV, (16, 1)),
-    ("fvd2048_128f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N, _STYLEGANV, (128, 1)),
-    ("fvd2048_128f_subsample8f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N, _STYLEGANV,
-     (16, 8)),
-    ("fvd_all_16f", "frechet", I3D, "logits", ALL, ALL, "data", BY_N, "two folders", (16, 1)),
-    ("fid_video2048x16", "frechet", INCEPTION, "2048", 2048, 2048, "data", BY_N,
-     "frames of fvd2048_16f", (16, 1)),
-    ("isv2048_ucf", "video_inception_score", C3D, "probabilities", 0, 2048, "data",
-     {"splits": 10, "seed": 42}, _STYLEGANV, (16, 1)),
-    ("ppl2_wend", "path_length", VGG, "lpips", 0, 50_000, "data", STEP, _NVIDIA, None,
-     _path("w", "end")),
-    ("ppl_wend", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA, None,
-     _path("w", "end")),
-    ("ppl_wfull", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA, None,
-     _path("w", "full")),
-    ("ppl_zend", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA, None,
-     _path("z", "end")),
-    ("ppl_zfull", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA, None,
-     _path("z", "full")),
-    ("eqt50k_int", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3", None,
-     Probe("translation", {"reach": 0.125, "whole": True})),
-    ("eqt50k_frac", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3", None,
-     Probe("translation", {"reach": 0.125, "whole": False})),
-    ("eqr50k", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3", None,
-     Probe("rotation", {"reach": 1.0})),
-))
+TABLE = (
+    # Without any download.
+    Protocol("fd_digits", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1,
+             "ganjax"),
+    Protocol("fd_shapes", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1,
+             "ganjax"),
+    Protocol("class_accuracy", "accuracy", CLASSIFIER, "logits", 10_000, 1000, "even", {},
+             "ganjax"),
+    # Of images.
+    Protocol("fid50k_full", "frechet", INCEPTION, "2048", ALL, 50_000, "data", BY_N, _NVIDIA),
+    Protocol("fid50k", "frechet", INCEPTION, "2048", ALL, 50_000, "even", BY_N_LESS_1,
+             "BigGAN, TTUR"),
+    Protocol("fid10k", "frechet", INCEPTION, "2048", ALL, 10_000, "even", BY_N_LESS_1, "as fid50k"),
+    Protocol("fid_all", "frechet", INCEPTION, "2048", ALL, ALL, "even", BY_N_LESS_1, "two folders"),
+    Protocol("reference_fid10k", "reference", INCEPTION, "2048", 20_000, 0, "even", BY_N_LESS_1,
+             "Aurora: two sets of 10,000"),
+    Protocol("fid30k_coco", "frechet", INCEPTION, "2048", 30_000, 30_000, "even", BY_N_LESS_1,
+             "XMC-GAN, Aurora"),
+    Protocol("sfid50k", "frechet", INCEPTION, "spatial", ALL, 50_000, "even", BY_N_LESS_1,
+             "guided-diffusion"),
+    Protocol("clipfd50k", "frechet", B32, "embedding", ALL, 50_000, "even", BY_N_LESS_1,
+             "torch-fidelity"),
+    Protocol("kid50k", "kid", INCEPTION, "2048", 50_000, 50_000, "even",
+             {"subsets": 100, "subset_size": 1000} | _FIDELITY, "torch-fidelity"),
+    Protocol("kid_all", "kid", INCEPTION, "2048", ALL, ALL, "even",
+             {"subsets": 100, "subset_size": 1000} | _FIDELITY, "two folders"),
+    Protocol("is50k", "inception_score", INCEPTION, "logits_unbiased", 0, 50_000, "even",
+             {"splits": 10} | _FIDELITY, "torch-fidelity"),
+    Protocol("pr50k3", "precision_recall", VGG, "fc2", 50_000, 50_000, "data",
+             {"k": 3, "closed": True, "half": True}, _NVIDIA),
+    Protocol("pr_all", "precision_recall", VGG, "fc2", ALL, ALL, "even",
+             {"k": 3, "closed": True}, "two folders"),
+    Protocol("dc10k5", "density_coverage", VGG, "fc2", 10_000, 10_000, "even",
+             {"k": 5, "closed": False}, "Naeem et al. 2020"),
+    # Of pictures and their captions.
+    Protocol("clip_score_b32", "clip_score", B32, "embeddings", ALL, 0, "even", _MEAN,
+             "mean cosine", caption="{}"),
+    Protocol("clip_score_l14", "clip_score", L14, "embeddings", ALL, 0, "even", _MEAN,
+             "mean cosine", caption="{}"),
+    Protocol("clip_score100_b32", "clip_score", B32, "embeddings", ALL, 0, "even", _HUNDRED,
+             "torchmetrics", caption="{}"),
+    Protocol("clip_score100_l14", "clip_score", L14, "embeddings", ALL, 0, "even", _HUNDRED,
+             "torchmetrics", caption="{}"),
+    Protocol("clip_s_b32", "clip_score", B32, "embeddings", ALL, 0, "even", _TWO_AND_A_HALF,
+             "Hessel et al. 2021", caption="A photo depicts {}"),
+    # Of pairs of images that a generator makes.
+    Protocol("ppl2_wend", "path_length", VGG, "lpips", 0, 50_000, "data", STEP, _NVIDIA,
+             probe=_path("w", "end")),
+    Protocol("ppl_wend", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA,
+             probe=_path("w", "end")),
+    Protocol("ppl_wfull", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA,
+             probe=_path("w", "full")),
+    Protocol("ppl_zend", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA,
+             probe=_path("z", "end")),
+    Protocol("ppl_zfull", "path_length", VGG, "lpips_faces", 0, 50_000, "data", STEP, _NVIDIA,
+             probe=_path("z", "full")),
+    Protocol("eqt50k_int", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3",
+             probe=Probe("translation", {"reach": 0.125, "whole": True})),
+    Protocol("eqt50k_frac", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3",
+             probe=Probe("translation", {"reach": 0.125, "whole": False})),
+    Protocol("eqr50k", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3",
+             probe=Probe("rotation", {"reach": 1.0})),
+    # Of videos.
+    Protocol("fvd2048_16f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N,
+             _STYLEGANV, clip=Clip(16)),
+    Protocol("fvd2048_128f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N,
+             _STYLEGANV, clip=Clip(128)),
+    Protocol("fvd2048_128f_subsample8f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N,
+             _STYLEGANV, clip=Clip(16, stride=8)),
+    Protocol("fvd2048_16f_paper", "frechet", I3D, "logits", ALL, 2048, "data", BY_N,
+             _STYLEGANV_PAPER, clip=_KEPT[0], repeats=10, assumed=_RUNS),
+    Protocol("fvd2048_128f_paper", "frechet", I3D, "logits", ALL, 2048, "data", BY_N,
+             _STYLEGANV_PAPER, clip=_KEPT[1], repeats=10, assumed=_RUNS),
+    Protocol("fvd2048_16f_digan", "frechet", I3D_DIGAN, "logits", 2048, 2048, "data", BY_N_LESS_1,
+             "DIGAN, on UCF-101", **_DIGAN),
+    Protocol("kvd2048_16f_digan", "kernel", I3D_DIGAN, "logits", 2048, 2048, "data", {},
+             "DIGAN, on UCF-101", **_DIGAN),
+    Protocol("fvd_all_16f", "frechet", I3D, "logits", ALL, ALL, "data", BY_N, "two folders",
+             clip=Clip(16)),
+    Protocol("fid50k_video", "frechet", INCEPTION, "2048", ALL, 3125, "data", BY_N,
+             _STYLEGANV, clip=Clip(16, reals="frames")),
+    Protocol("fid_video2048x16", "frechet", INCEPTION, "2048", ALL, 2048, "data", BY_N,
+             _STYLEGANV_PAPER, clip=Clip(16, reals="frames"),
+             assumed="real pictures are every frame"),
+    Protocol("isv2048_ucf", "video_is", C3D, "probabilities", 0, 2048, "data",
+             {"splits": 10, "seed": 42}, _STYLEGANV, clip=Clip(16)),
+    Protocol("isv2048_ucf_tganv2", "video_is", C3D, "probabilities", 0, 2048, "data",
+             {"splits": 1, "seed": None}, "TGANv2", clip=Clip(16), repeats=10),
+)
 # fmt: on
 
 BY_NAME = {protocol.name: protocol for protocol in TABLE}
@@ -184,12 +264,19 @@ def that_see_alike(chosen: Iterable[Protocol]) -> list[list[Protocol]]:
 
 def table() -> str:
     """All protocols, for people."""
-    rows = [("metric", "measure", "network", "feature", "real", "samples", "labels", "as in")]
+    rows = [("metric", "measure", "looks at", "real", "samples", "as in")]
     for p in TABLE:
-        counts = _count(p.reals), _count(p.fakes)
-        rows.append((p.name, p.measure, p.network, p.feature, *counts, p.labels, p.source))
+        looks = f"{p.network.removesuffix('-2015-12-05')} {p.feature}"
+        rows.append((p.name, p.measure, looks, _count(p.reals), _samples(p), p.source))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _samples(p: Protocol) -> str:
+    """ "10 x 2048 of 16/8": ten times 2048 clips of 16 frames, every 8th of a video's."""
+    stride = f"/{p.clip.stride}" if p.clip and p.clip.stride > 1 else ""
+    frames = f" of {p.clip.frames}{stride}" if p.clip else " pairs" if p.probe else ""
+    return (f"{p.repeats} x " if p.repeats > 1 else "") + _count(p.fakes) + frames
 
 
 def _count(samples: int | None) -> str:

@@ -18,7 +18,7 @@ from ganjax.interop.report import Report
 from ganjax.pretrained import c3d, clip, i3d, inception, vgg16, weights
 from ganjax.pretrained.blocks import shapes_of
 from ganjax.pretrained.network import FeatureNetwork, Kind
-from ganjax.pretrained.tokens import Tokenizer, has_vocabulary
+from ganjax.pretrained.tokens import FILES, Tokenizer, has_vocabulary
 
 # In the order of `weights.SOURCES`, which says where the weights of each come from.
 KINDS: dict[str, Kind] = {
@@ -63,6 +63,26 @@ def load(
         return clip.ClipNetwork(name, kind, variables, hashes, tokenizer)
     network = vgg16.VggNetwork if isinstance(kind.module, vgg16.Vgg16) else FeatureNetwork
     return network(name, kind, variables, hashes)
+
+
+def find_tokenizer(name: str) -> Tokenizer:
+    """The vocabulary of a CLIP that lies beside its weights: see `weights.folders`.
+
+    Raises:
+        ValueError: an unknown name, a network that reads no texts, or no vocabulary there.
+    """
+    module = kind_of(name).module
+    if not isinstance(module, clip.Clip):
+        raise ValueError(f"{name} reads no texts")
+    for folder in weights.folders():
+        if has_vocabulary(folder):
+            return Tokenizer(folder, module.text.context)
+    places = " or ".join(str(folder) for folder in weights.folders())
+    raise ValueError(
+        f"{name} needs its vocabulary to read captions: one of {', '.join(FILES)}, which come with "
+        "the checkpoint (the last one is in the repository openai/CLIP under clip/)\nput it into "
+        f"{places}, or its folder into $GANJAX_WEIGHTS"
+    )
 
 
 def kind_of(name: str) -> Kind:

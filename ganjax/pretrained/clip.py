@@ -5,7 +5,7 @@ encoder (hidden states, the feature at the end of the text) and a differentiable
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +25,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 VOCABULARY = 49408
 CONTEXT = 77
 FEATURES = ("embedding", "pooled")
+PAIRS = ("embeddings",)  # of pictures with captions
 
 Features = dict[str, Float[Array, "n ..."]]
 Activation = Callable[[Array], Array]
@@ -412,6 +413,24 @@ class ClipNetwork(FeatureNetwork):
     """
 
     tokenizer: Tokenizer | None = None
+
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        images: Array | Mapping[str, Array],
+        features: Sequence[str] | None = None,
+    ) -> dict[str, Array]:
+        """As of any network; of captioned pictures the feature is `PAIRS`.
+
+        Those are "image", RGB in 0..255 of the tower's own size (`crop_on_host`), and "tokens";
+        their embeddings [n, 2, e] are the image's and the text's.
+        """
+        if not isinstance(images, Mapping):
+            return super().apply(variables, images, features)
+        prepared = normalise(images["image"])
+        found: Any = self.kind.module.apply(variables, prepared, images["tokens"])
+        both = jnp.stack([found["embedding"], found["text_embedding"]], axis=1)
+        return dict.fromkeys(features or PAIRS, both)
 
     def text(self, texts: str | Sequence[str] | Int[Array | np.ndarray, "n l"]) -> Features:
         """ "text_hidden", "text_end", "text_embedding" of texts, or of their tokens."""

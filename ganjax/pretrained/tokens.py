@@ -1,6 +1,7 @@
 """CLIP's byte-pair tokens, from the vocabulary files of a checkpoint."""
 
 import gzip
+import hashlib
 import html
 import json
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ class Tokenizer:
         length: of every row.
         clean: what happens to a text first.
 
+    Attributes:
+        fingerprint: of the vocabulary.
+
     Raises:
         ValueError: no such file.
     """
@@ -40,6 +44,7 @@ class Tokenizer:
         self.length = length
         self._clean = clean
         self._model = _read(Path(path))
+        self.fingerprint = hashlib.sha256(self._model.to_str().encode()).hexdigest()[:16]
         start, end = (self._model.token_to_id(token) for token in (START, END))
         if start is None or end is None:
             raise ValueError(f"{path} has no {START} and {END}; it is no vocabulary of CLIP")

@@ -17,6 +17,17 @@ def test_is_the_mean_cosine(monkeypatch):
     assert clip_score(IMAGES, -IMAGES) == pytest.approx(-1)
 
 
+def test_scales_and_what_is_no_less_than_zero():
+    cosines = similarities(IMAGES, TEXTS)
+    assert cosines.mean() < 0 < cosines.max()
+    found = clip_score(IMAGES, TEXTS, scale=2.5, floor="each")
+    assert found == pytest.approx(2.5 * cosines[cosines > 0].sum() / 20)
+    assert clip_score(IMAGES, TEXTS, scale=100.0, floor="mean") == 0
+    assert clip_score(IMAGES, -TEXTS, scale=100.0, floor="mean") == pytest.approx(
+        -100 * cosines.mean()
+    )
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="20 image and 19 text"):
         clip_score(IMAGES, TEXTS[:19])

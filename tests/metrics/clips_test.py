@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ganjax.metrics import clips
-from ganjax.metrics.clips import fake_times, leading_clips, real_clips
+from ganjax.metrics.clips import fake_times, leading_clips, real_clips, window_clips
 from ganjax.metrics.frechet import Moments, distance
 
 LENGTHS = [40, 31, 32, 200, 100, 8, 64, 33]
@@ -25,15 +25,17 @@ def test_every_place_up_to_the_very_last_frame_is_drawn():
     np.testing.assert_array_equal(np.unique(found.frames[:, 0]), [0, 1, 2, 3, 4])
 
 
-def test_uniform_clips_draw_videos_with_replacement():
-    found = real_clips(LENGTHS, 16, videos=300, uniform=True)
-    assert len(found) == 300
-    counts = np.bincount(found.videos, minlength=len(LENGTHS))
-    assert counts[5] == 0 and (np.delete(counts, 5) > 20).all()
-    last = found.frames[:, -1]
-    assert (last < np.array(LENGTHS)[found.videos]).all()
-    of_one = found.frames[found.videos == 3, 0]
-    assert len(np.unique(of_one)) > 10
+def test_windows_are_any_places_of_any_videos_none_twice():
+    lengths = [8, 9, 3, 12]  # 2, 3, none and 6 places of 4 frames, every 2nd
+    every = window_clips(lengths, 4, stride=2, count=100)
+    places = sorted(zip(every.videos.tolist(), every.frames[:, 0].tolist()))
+    assert places == [(0, 0), (0, 1), *((1, i) for i in range(3)), *((3, i) for i in range(6))]
+    assert (np.diff(every.frames) == 2).all()
+    some = window_clips(lengths, 4, stride=2, count=5)
+    assert len({(v, f) for v, f in zip(some.videos, some.frames[:, 0])}) == 5
+    assert (window_clips(lengths, 4, 2, 5, seed=1).frames != some.frames).any()
+    with pytest.raises(ValueError, match="need videos of 10 frames, but the longest of 4 has 9"):
+        window_clips([3, 4, 5, 9], 10)
 
 
 def test_fake_clips_begin_at_the_first_frame():

@@ -6,8 +6,8 @@ import pytest
 from ganjax.metrics.collect import Halves
 from ganjax.metrics.frechet import Moments, distance
 from ganjax.metrics.inception_score import inception_score
-from ganjax.metrics.kid import kid
-from ganjax.metrics.measures import MEASURES, Measured
+from ganjax.metrics.kid import kid, maximum_mean_discrepancy
+from ganjax.metrics.measures import MEASURES, Measured, Result, averaged
 from ganjax.metrics.precision_recall import precision_recall
 
 RNG = np.random.default_rng(0)
@@ -49,3 +49,24 @@ def test_accuracy_counts_the_classes_that_were_asked():
     measured = Measured(None, logits, asked=np.array([0, 1, 1, 2]), known=0.9)
     result = MEASURES["accuracy"].compute(measured)
     assert result.values == {"": 0.75} and result.reference == {"held_out_real": 0.9}
+
+
+def test_the_mean_of_repeats_and_their_deviation():
+    found = averaged(
+        [Result({"": x, "b": -x}, None, {"real_real": 2 * x}) for x in (1.0, 2.0, 6.0)]
+    )
+    assert found.values == {"": 3.0, "b": -3.0} and found.reference == {"real_real": 6.0}
+    assert found.spread == pytest.approx(np.std([1, 2, 6]))
+    one = Result({"": 1.0}, 0.5)
+    assert averaged([one]) is one
+
+
+def test_the_kernel_distance_takes_all_samples():
+    result = MEASURES["kernel"].compute(Measured(REAL, FAKE))
+    assert result.values[""] == maximum_mean_discrepancy(FAKE, REAL)
+
+
+def test_captions_and_pictures_agree():
+    pairs = np.stack([FAKE, 2 * FAKE], axis=1)
+    result = MEASURES["clip_score"].compute(Measured(pairs, None), scale=100.0, floor="mean")
+    assert result.values[""] == pytest.approx(100)

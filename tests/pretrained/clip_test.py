@@ -104,3 +104,16 @@ def test_training_may_compute_in_bfloat16(network):
         assert found[name].dtype == jnp.bfloat16
         scale = np.abs(exact[name]).max()
         np.testing.assert_allclose(found[name].astype(np.float32), exact[name], atol=0.05 * scale)
+
+
+def test_captioned_pictures_give_both_embeddings(network):
+    rng = np.random.default_rng(5)
+    images = jnp.asarray(rng.integers(256, size=(3, 8, 8, 3), dtype=np.uint8))
+    tokens = jnp.asarray(rng.integers(20, size=(3, 7)), jnp.int32)
+    samples = {"image": images, "tokens": tokens}
+    found = network.apply(network.variables, samples, ["embeddings"])["embeddings"]
+    prepared = clip.normalise(images)
+    expected = network.kind.module.apply(network.variables, prepared)["embedding"]
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4, atol=1e-5)
+    expected = network.text(tokens)["text_embedding"]
+    np.testing.assert_allclose(found[:, 1], expected, rtol=1e-4, atol=1e-5)
