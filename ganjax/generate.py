@@ -158,19 +158,24 @@ class Model:
         return self._ready[at]
 
 
-def load(workdir: str | pathlib.Path, step: int | Literal["best"] | None = None) -> Model:
+def load(
+    workdir: str | pathlib.Path,
+    step: int | Literal["best"] | None = None,
+    platform: str | None = None,
+) -> Model:
     """The averaged generator of a run.
 
     Args:
       workdir: of the run.
       step: of a checkpoint, or ``"best"``; the newest without it.
+      platform: to compute as fits it; this process's without it.
 
     Raises:
       FileNotFoundError: no run there.
       CheckpointError: no checkpoint, none of that step, or none that was measured.
     """
     config = checkpoint.read_config(workdir)
-    family = build(config, jax.default_backend())
+    family = build(config, platform or jax.default_backend())
     wanted = {"ema": family.abstract_state().ema}
     with checkpoint.Checkpoints(workdir, best=checkpoint.RANK, read_only=True) as checkpoints:
         if step == "best":

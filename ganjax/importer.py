@@ -1,8 +1,6 @@
 """A run from official weights: from then on sampled, measured and trained like any other."""
 
 import os
-import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +10,12 @@ from ml_collections import ConfigDict
 
 from ganjax import checkpoint
 from ganjax import config as configs
+from ganjax.adversarial.state import TrainState
 from ganjax.config import ConfigError
-from ganjax.family import build, official_of, settle
+from ganjax.family import Family, build, official_of, settle
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights, read_weights
-from ganjax.workdir import local
+from ganjax.workdir import appearing
 
 
 def import_run(
@@ -44,8 +43,18 @@ def import_run(
       ConfigError: the workdir is not empty, or no config where one is needed.
       ValueError: weights that do not fit the config, that cannot be read, or are no numbers.
     """
-    target = local(workdir)
-    _check_empty(target)
+    with appearing(workdir, "--workdir") as partial:
+        config, state, reports = _run(weights, config, overrides or {})
+        checkpoint.prepare(partial, config)
+        with checkpoint.Checkpoints(partial, config=config) as checkpoints:
+            checkpoints.save(0, state, wait=True)
+    return reports
+
+
+def _run(
+    weights: str | os.PathLike, config: ConfigDict | None, overrides: Mapping[str, str]
+) -> tuple[ConfigDict, TrainState, dict[str, Report]]:
+    """Config and state of the run, and what became of the entries."""
     found = read_weights(weights)
     if config is None:
         if found.family is None:
@@ -60,7 +69,7 @@ def import_run(
             f"--config, or give --config=configs/{found.family}.py."
         )
     official = official_of(config)
-    config = configs.override(official.configured(config, found), overrides or {})
+    config = configs.override(official.configured(config, found), overrides)
     config, _ = settle(config, jax.device_count())
     family = build(config, "cpu")
     variables, reports = {}, {}
@@ -80,8 +89,7 @@ def import_run(
                 f"its samples would be wrong. {reports[name]}\nSet config.model to the fields of "
                 "the checkpoint."
             )
-    _write(target, config, _state(family, variables))
-    return reports
+    return config, _state(family, variables), reports
 
 
 def _players(found: Weights, averaged: str) -> dict[str, str]:
@@ -99,30 +107,9 @@ def _number(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.kind in "biu" else array.astype(np.float32)
 
 
-def _state(family: Any, variables: Mapping[str, Any]) -> Any:
+def _state(family: Family, variables: Mapping[str, Any]) -> TrainState:
     """The state of step 0 with these variables, by official name."""
     generator = variables.get("G", variables.get("G_ema"))
     players = {"g": generator, "d": variables.get("D")}
     state = family.init(jax.random.key(0), {k: v for k, v in players.items() if v is not None})
     return state.replace(ema=variables.get("G_ema", generator))
-
-
-def _check_empty(target: pathlib.Path) -> None:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(
-            f"{target} is there already and not empty. Give --workdir=... a new directory."
-        )
-
-
-def _write(target: pathlib.Path, config: ConfigDict, state: Any) -> None:
-    """The run under another name, then renamed."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        checkpoint.prepare(partial, config)
-        with checkpoint.Checkpoints(partial, config=config) as checkpoints:
-            checkpoints.save(0, state, wait=True)
-        _check_empty(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -8,6 +8,7 @@ python -m ganjax.main --mode=evaluate --real=FOLDER --fake=FOLDER    # measure p
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --mode=plan --topology=v5e:16x16
 python -m ganjax.main --mode=import --weights=network-snapshot.pkl --workdir=runs/ffhq
+python -m ganjax.main --mode=export --workdir=runs/ffhq --out=ffhq   # loads without ganjax
 """
 
 import pathlib
@@ -34,7 +35,7 @@ those that need no download; samples "of 16/8" are clips of 16 frames, every 8th
 CONFIG = flags.DEFINE_string(
     "config", None, "Config file, as configs/biggan.py or configs/biggan.py:shapes."
 )
-MODES = ["train", "sample", "evaluate", "plan", "import"]
+MODES = ["train", "sample", "evaluate", "plan", "import", "export"]
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<config> without it.")
 N = flags.DEFINE_integer("n", 0, "sample: write so many single pictures instead of a sheet.")
@@ -53,7 +54,7 @@ TRUNCATION = flags.DEFINE_float(
     None,
     "sample: BigGAN: values of a latent beyond this are drawn again (the paper: 2 to 0.04; without "
     "it none are). StyleGAN: share of the distance from the mean w that is kept (1: all, 0: the "
-    "mean image; without it that of the config).",
+    "mean image; without it that of the config). export: BigGAN's.",
 )
 SEED = flags.DEFINE_integer("seed", 0, "sample, evaluate: of the latents.")
 ROWS = flags.DEFINE_integer("rows", None, "sample: rows of a sheet (8) or a video (2).")
@@ -61,7 +62,7 @@ SECONDS = flags.DEFINE_float("seconds", 8.0, "sample: length of a video, which t
 FPS = flags.DEFINE_float("fps", 30.0, "sample: frames of a video a second.")
 ANCHORS = flags.DEFINE_integer("anchors", 4, "sample: latents that a video passes on its way.")
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "sample, evaluate: a step, or best; the newest without it."
+    "checkpoint", None, "sample, evaluate, export: a step, or best; the newest without it."
 )
 METRICS = flags.DEFINE_list("metrics", [], "evaluate: names of the list above.")
 SAMPLES = flags.DEFINE_integer("samples", None, "evaluate: how many, of metrics of built-in data.")
@@ -77,7 +78,7 @@ OUT = flags.DEFINE_string(
     "out",
     None,
     "sample: PNG, folder with --n, with --video an .mp4, a .gif or a .png of frames side by side; "
-    "plan: JSON; evaluate: file that gets a line.",
+    "plan: JSON; evaluate: file that gets a line; export: folder.",
 )
 
 
@@ -88,7 +89,7 @@ def main(overrides: dict[str, str]) -> None:
     status 1, Ctrl-C with status 130, but while it trains with a checkpoint and 0.
     """
     modes = {"train": _train, "sample": _sample, "evaluate": _evaluate, "plan": _plan}
-    modes["import"] = _import
+    modes |= {"import": _import, "export": _export}
     with errors.explained():
         modes[MODE.value](overrides)
 
@@ -234,6 +235,17 @@ def _import(overrides: dict[str, str]) -> None:
     for name, report in import_run(WEIGHTS.value, WORKDIR.value, config, overrides).items():
         print(f"{name}: {report}")
     print(f"{WORKDIR.value} is a run: --mode=sample, evaluate and train take it as --workdir.")
+
+
+def _export(overrides: dict[str, str]) -> None:
+    from ganjax.exporter import export_run
+
+    if overrides or not OUT.value:
+        raise configs.ConfigError(
+            "Give --out=... for the folder that is made, and no --config.field: a run is exported "
+            "by its own config."
+        )
+    print(export_run(_workdir(), OUT.value, _checkpoint(), TRUNCATION.value))
 
 
 def _workdir() -> pathlib.Path:

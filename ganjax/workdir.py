@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import os
 import pathlib
+import shutil
 import socket
 import warnings
 from collections.abc import Iterator
@@ -69,6 +70,36 @@ def partial(file: pathlib.Path) -> Iterator[pathlib.Path]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def appearing(path: str | os.PathLike, flag: str) -> Iterator[pathlib.Path]:
+    """A directory to fill, which has its name when the context ends well, and else is removed.
+
+    Args:
+      path: not there yet, or an empty directory.
+      flag: that gave it, for the error.
+
+    Raises:
+      ConfigError: something is there.
+    """
+    target = local(path)
+
+    def check() -> None:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ConfigError(
+                f"{target} is there already and not empty. Give {flag}=... a new directory."
+            )
+
+    check()
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        check()
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_atomically(file: pathlib.Path, data: bytes) -> None:

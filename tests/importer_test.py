@@ -112,7 +112,7 @@ def officials():
 def write(path, states):
     """A file of networks; the names of a single one stand alone."""
     prefixed = {
-        f"{player}.{name}" if len(states) > 1 else name: np.ascontiguousarray(array)
+        f"{player}.{name}" if len(states) > 1 else name: np.asarray(array, order="C")
         for player, state in states.items()
         for name, array in state.items()
     }
