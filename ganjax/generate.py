@@ -5,7 +5,7 @@ images = model.sample(16, classes=(3,), truncation=0.5)   # uint8 [16, 32, 32, 1
 """
 
 import dataclasses
-import pathlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -159,7 +159,7 @@ class Model:
 
 
 def load(
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike,
     step: int | Literal["best"] | None = None,
     platform: str | None = None,
 ) -> Model:
