@@ -24,7 +24,7 @@ def config(family: str, **sections: Mapping[str, Any]) -> ConfigDict:
             seed=0,
             precision="auto",  # compute dtype: bfloat16 on accelerators, float32 on CPU
             data=dict(
-                source="digits",  # digits, shapes, folder, zip, tfds, records
+                source="digits",  # digits, warped_digits, shapes, folder, zip, tfds, records
                 path="",  # folder, zip file, folder of records or of TFDS data sets
                 name="",  # TFDS data set
                 split="train",

@@ -1,4 +1,4 @@
-"""Built-in data that needs no download: ``digits`` (real) and ``shapes`` (procedural)."""
+"""Built-in data that needs no download: ``digits`` (real), plain and warped, and ``shapes``."""
 
 import dataclasses
 import math
@@ -37,11 +37,9 @@ class Digits:
         height, width = (max(1, round(side * shrink)) for side in resolution)
         digits = load_digits()
         ink = digits.images.astype(np.float32) / 16  # [i, 8, 8]
-        side = min(height, width) * _DIGIT_SPAN
-        rows, columns = _cubic(8, height, side), _cubic(8, width, side)
-        sharp = np.einsum("hr,irs,ws->ihw", rows, ink, columns, optimize=True)
-        edge = np.clip((sharp - 0.1) / 0.8, 0, 1)
-        self._images = np.round(255 * edge * edge * (3 - 2 * edge)).astype(np.uint8)[..., None]
+        half = min(height, width) / 2
+        rows, columns = (_cubic(_centres(side, half)) for side in (height, width))
+        self._images = _inked(np.einsum("hr,irs,ws->ihw", rows, ink, columns, optimize=True))
         self._labels = digits.target.astype(np.int32)
         self.classes = tuple(str(digit) for digit in range(10))
 
@@ -58,16 +56,84 @@ class Digits:
         return "digits-1"
 
 
-def _cubic(count: int, pixels: int, span: float) -> Float[np.ndarray, "pixels count"]:
-    """The matrix that interpolates ``count`` samples over the middle ``span`` of ``pixels``.
+class WarpedDigits:
+    """Digits under random affine maps and waves: item ``i`` is a pure function of ``(seed, i)``.
+
+    Turned by up to 45 degrees, narrowed, slanted, moved and bent, where the originals are upright
+    and centred: most of what varies is geometry. Item ``i`` is digit ``i`` modulo their number.
+
+    Args:
+      resolution: (height, width) in pixels.
+      count: number of items.
+      seed: another seed gives other warps.
+    """
+
+    name = "warped_digits"
+    classes: tuple[str, ...] = tuple(str(digit) for digit in range(10))
+
+    def __init__(self, resolution: tuple[int, int] = (32, 32), count: int = 50_000, seed: int = 0):
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        self.resolution = resolution
+        self.count = count
+        self.seed = seed
+        self._ink = digits.images.astype(np.float32) / 16  # [i, 8, 8]
+        self._labels = digits.target.astype(np.int32)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Item:
+        height, width = self.resolution
+        half = min(height, width) / 2
+        place = np.meshgrid(_centres(height, half), _centres(width, half), indexing="ij")
+        y, x = self._warp(index, np.stack([side.ravel() for side in place]))
+        digit = index % len(self._ink)
+        sharp = np.einsum("pr,rs,ps->p", _cubic(y), self._ink[digit], _cubic(x), optimize=True)
+        return {"image": _inked(sharp.reshape(height, width)), "label": self._labels[digit]}
+
+    def _warp(self, index: int, place: Float[np.ndarray, "2 p"]) -> Float[np.ndarray, "2 p"]:
+        """Where each pixel of item ``index`` looks in the original, (down, right)."""
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
+        # The order of the draws is the data set: new attributes draw at the end.
+        u = rng.random(9)
+        angle = math.pi / 4 * (2 * u[0] - 1)
+        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        slant = np.array([[1.0, 0.0], [0.8 * u[1] - 0.4, 1.0]])
+        size = 0.55 + 0.35 * u[2:4]
+        shift = (1 - size.max()) * (2 * u[4:6] - 1)
+        place = place - shift[:, None]
+        bend = 0.15 * np.sin(math.pi * (2 * u[6:8, None] + 1.5 * place[::-1]))
+        return (slant @ turn @ (place + bend * u[8])) / size[:, None]
+
+    def describe(self, index: int) -> str:
+        return f"warped digit {index}"
+
+    def fingerprint(self) -> str:
+        return f"warped-digits-1-{self.seed}-{self.count}"
+
+
+def _centres(pixels: int, half: float) -> Float[np.ndarray, "pixels"]:
+    """Places of pixels along an axis, from the middle, in units of ``half``."""
+    return (np.arange(pixels) + 0.5 - pixels / 2) / half
+
+
+def _cubic(place: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p 8"]:
+    """What each of the 8 samples along an axis counts at a place of `_centres`.
 
     Keys' cubic with a = -1/2; outside of the samples everything is zero.
     """
-    centres = (np.arange(pixels) + 0.5 - pixels / 2) * count / span + count / 2 - 0.5
-    t = np.abs(centres[:, None] - np.arange(count))
+    t = np.abs((4 / _DIGIT_SPAN * place + 3.5)[:, None] - np.arange(8))
     near = 1.5 * t**3 - 2.5 * t**2 + 1
     far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
     return np.where(t <= 1, near, np.where(t < 2, far, 0)).astype(np.float32)
+
+
+def _inked(sharp: Float[np.ndarray, "*n h w"]) -> UInt8[np.ndarray, "*n h w 1"]:
+    """Interpolated ink through a soft threshold."""
+    edge = np.clip((sharp - 0.1) / 0.8, 0, 1)
+    return np.round(255 * edge * edge * (3 - 2 * edge)).astype(np.uint8)[..., None]
 
 
 SHAPES = (

@@ -6,14 +6,14 @@ import os
 from typing import Any, Protocol, runtime_checkable
 
 from ganjax.data.clips import Clip, ClipTransform, read_clip
-from ganjax.data.demo import Digits, Shapes, ShapeVideos
+from ganjax.data.demo import Digits, Shapes, ShapeVideos, WarpedDigits
 from ganjax.data.files import Files, Folder, Zip
 from ganjax.data.records import Records
 from ganjax.data.tfds import Tfds
 from ganjax.data.transforms import Item, Transform
 from ganjax.data.videos import Videos
 
-BUILT_IN = ("digits", "shapes")
+BUILT_IN = ("digits", "warped_digits", "shapes")
 SOURCES = (*BUILT_IN, "tfds", "folder", "zip", "records")
 OF_VIDEOS = ("shapes", "folder", "zip")
 
@@ -164,6 +164,8 @@ def open_source(config: Any) -> Source:
         return _open_videos(options)
     if kind == "digits":
         return Digits(options.resolution)
+    if kind == "warped_digits":
+        return WarpedDigits(options.resolution)
     if kind == "shapes":
         return Shapes(options.resolution)
     if kind == "folder":

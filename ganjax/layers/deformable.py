@@ -81,20 +81,20 @@ def gathered(
 ) -> Float[Array, "n p o"]:
     """By reading the four pixels around each place."""
     n, h, w, channels = x.shape
-    pixels = x.reshape(n, h * w, channels)
+    # Each pixel with its neighbours right, down, and down right; there is a border of zeros.
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    four = [x[:, down : h + 1 + down, right : w + 1 + right] for down in (0, 1) for right in (0, 1)]
+    pixels = jnp.stack(four, axis=3).reshape(n, -1, 4 * channels)
     low = jnp.floor(lax.stop_gradient(places))
     share = places - low  # of the pixel after, along each axis
-    columns = jnp.zeros((), x.dtype)
-    for down in (0, 1):
-        for right in (0, 1):
-            row, column = low[..., 0] + down, low[..., 1] + right
-            inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
-            vertical, horizontal = (share if after else 1 - share for after in (down, right))
-            weight = jnp.where(inside, vertical[..., 0] * horizontal[..., 1] * mask, 0)
-            index = jnp.clip(row, 0, h - 1) * w + jnp.clip(column, 0, w - 1)
-            index = index.astype(jnp.int32).reshape(n, -1, 1)
-            found = jnp.take_along_axis(pixels, index, axis=1).reshape(*weight.shape, channels)
-            columns = columns + found * weight[..., None].astype(x.dtype)
+    inside = jnp.all((low >= -1) & (low < np.array([h, w])), axis=-1)
+    row, column = jnp.moveaxis(jnp.clip(low + 1, 0, np.array([h, w])).astype(jnp.int32), -1, 0)
+    index = (row * (w + 1) + column).reshape(n, -1, 1)
+    found = jnp.take_along_axis(pixels, index, axis=1).reshape(*inside.shape, 2, 2, channels)
+    shares = jnp.stack([1 - share, share], axis=-1)  # [n, p, taps, 2, 2]: axis, before or after
+    shares = shares[..., 0, :, None] * shares[..., 1, None, :]
+    shares = (shares * jnp.where(inside, mask, 0)[..., None, None]).astype(x.dtype)
+    columns = jnp.einsum("npkyxc,npkyx->npkc", found, shares)
     return jnp.einsum("npkc,kco->npo", columns, kernel.reshape(-1, channels, kernel.shape[-1]))
 
 

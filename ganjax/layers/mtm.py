@@ -3,11 +3,11 @@
 A style decides where a convolution looks. The paper leaves the operator's details open; they are
 those of Aurora's generator, by some of the same authors: a third of the predicted channels weighs
 the taps, all of them pass a learned scale and bias that start from zero, and only convolutions that
-keep the resolution are replaced.
+keep the resolution are replaced. Which ones, and what the paper's counts say: docs/mtm.md.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +18,26 @@ from jaxtyping import Array, Float
 from ganjax.layers.deformable import deformable_conv2d
 from ganjax.layers.initializers import zeros
 from ganjax.layers.modulated import ModulatedConv
+
+# Resolutions of feature maps (table 4 and, for "low", its count of parameters).
+GROUPS = {"low": (8, 16), "mid": (32, 64), "high": (128, 256, 512, 1024)}
+
+
+def resolutions(groups: Iterable[str | int]) -> tuple[int, ...]:
+    """Resolutions of groups by name, and single ones by number.
+
+    Raises:
+        ValueError: a name that is not in `GROUPS`.
+    """
+    found: set[int] = set()
+    for group in groups:
+        if isinstance(group, str) and group not in GROUPS:
+            raise ValueError(
+                f"mtm={tuple(groups)} has {group!r}; give resolutions, or names out of"
+                f" {tuple(GROUPS)}"
+            )
+        found |= set(GROUPS[group]) if isinstance(group, str) else {group}
+    return tuple(sorted(found))
 
 
 class OffsetField(nn.Module):
@@ -60,15 +80,17 @@ class ModulatedTransformConv(nn.Module):
 
     Attributes:
         features: output channels.
-        demodulate, dtype: as of `ModulatedConv`.
+        up: factor of the resolution; other than 1, there are no offsets.
+        demodulate, taps, dtype: as of `ModulatedConv`.
         strength: factor of the offsets. 0 shows what they do (figure 4 of the paper).
-        conv: makes the modulated convolution, called with `features`, `kernel_size`, `demodulate`
-            and `dtype`.
+        conv: makes the modulated convolution, called with the fields above but `strength`.
     """
 
     features: int
     kernel_size: int = 3
+    up: int = 1
     demodulate: bool = True
+    taps: Any = (1, 3, 3, 1)
     dtype: Any = None
     strength: float = 1.0
     conv: Callable[..., nn.Module] = ModulatedConv
@@ -76,16 +98,20 @@ class ModulatedTransformConv(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "n h w i"], w: Float[Array, "n d"]
-    ) -> Float[Array, "n h w o"]:
-        field = OffsetField(self.kernel_size, self.demodulate, self.dtype, name="offsets")
-        offsets, mask = field(x, w)
+    ) -> Float[Array, "n h2 w2 o"]:
         conv = self.conv(
             features=self.features,
             kernel_size=self.kernel_size,
+            up=self.up,
             demodulate=self.demodulate,
+            taps=self.taps,
             dtype=self.dtype,
         )
         # Its parameters are named as without offsets: a plain checkpoint fits.
         nn.share_scope(self, conv)
-        operation = functools.partial(deformable_conv2d, offsets=offsets * self.strength, mask=mask)
-        return conv(x, w, operation)
+        if self.up != 1:
+            return conv(x, w)
+        field = OffsetField(self.kernel_size, self.demodulate, self.dtype, name="offsets")
+        offsets, mask = field(x, w)
+        places = functools.partial(deformable_conv2d, offsets=offsets * self.strength, mask=mask)
+        return conv(x, w, places)

@@ -142,6 +142,8 @@ TABLE = (
     # Without any download.
     Protocol("fd_digits", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1,
              "ganjax"),
+    Protocol("fd_warped_digits", "frechet", CLASSIFIER, "features", 10_000, 1000, "even",
+             BY_N_LESS_1, "ganjax"),
     Protocol("fd_shapes", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1,
              "ganjax"),
     Protocol("class_accuracy", "accuracy", CLASSIFIER, "logits", 10_000, 1000, "even", {},

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ganjax.data.demo import SHAPES, Digits, Shapes, ShapeVideos, render
+from ganjax.data.demo import SHAPES, Digits, Shapes, ShapeVideos, WarpedDigits, render
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +127,39 @@ def test_everything_of_a_shape_moves_smoothly_and_nothing_comes_again():
         # Of what is seen at half a second and later, nothing is quite as at the start.
         near = np.abs((path[12:] - path[0]) / path.std(0)).max(-1)
         assert near.min() > 0.02
+
+
+def test_warped_digits_are_a_pure_function_of_seed_and_index(digits):
+    a, b = WarpedDigits(), WarpedDigits(count=10)
+    np.testing.assert_array_equal(a[7]["image"], b[7]["image"])
+    assert (a[7]["image"] != WarpedDigits(seed=1)[7]["image"]).any()
+    # Going round the originals, another warp each time.
+    assert a[3]["label"] == a[3 + 1797]["label"] == digits[3]["label"]
+    assert (a[3]["image"] != a[3 + 1797]["image"]).any()
+
+
+def test_a_warp_is_pinned():
+    """As a scene: runs resume and measure on these pictures."""
+    corners = np.array([[-1.0, 1.0, 0.0], [-1.0, 1.0, 0.0]])
+    np.testing.assert_allclose(WarpedDigits()._warp(3, corners), WARPED, rtol=1e-9)
+
+
+WARPED = [
+    [-1.056057226847735, 1.554765715476447, 0.36478157306162656],
+    [-1.096240773930535, 1.6889292036346237, 0.4130247498222471],
+]
+
+
+def test_without_a_warp_it_is_the_digit(digits, monkeypatch):
+    monkeypatch.setattr(WarpedDigits, "_warp", lambda self, index, place: place)
+    np.testing.assert_array_equal(WarpedDigits()[5]["image"], digits[5]["image"])
+
+
+def test_warped_digits_stay_in_the_picture_and_spread_over_it():
+    warped = WarpedDigits()
+    ink = np.stack([warped[i]["image"] for i in range(300)])[..., 0] / 255
+    border = np.concatenate([ink[:, [0, -1]].ravel(), ink[:, :, [0, -1]].ravel()])
+    assert ink.shape == (300, 32, 32) and border.mean() < 0.01
+    centre = np.einsum("nhw,h->n", ink, np.arange(32)) / ink.sum(axis=(1, 2))
+    assert np.std(centre) > 1.5
+    assert WarpedDigits((32, 64))[0]["image"].shape == (32, 64, 1)

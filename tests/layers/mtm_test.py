@@ -9,7 +9,7 @@ import pytest
 
 from ganjax.layers.adaptive import AdaptiveModulatedConv
 from ganjax.layers.modulated import ModulatedConv
-from ganjax.layers.mtm import ModulatedTransformConv, OffsetField
+from ganjax.layers.mtm import ModulatedTransformConv, OffsetField, resolutions
 
 X = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
 W = jax.random.normal(jax.random.key(1), (2, 6))
@@ -80,3 +80,17 @@ def test_parameters_are_those_of_equation_4():
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["offsets"]))
     # A 3x3 convolution to 27 channels, its style from w, and 27 scales and biases.
     assert count == 27 * 512 * 9 + 512 * 512 + 512 + 2 * 27
+
+
+def test_a_convolution_that_doubles_the_resolution_stays_plain():
+    module = ModulatedTransformConv(5, up=2)
+    variables = module.init(jax.random.key(2), X, W)
+    assert set(variables["params"]) == {"kernel", "affine"}
+    assert module.apply(variables, X, W).shape == (2, 8, 8, 5)
+
+
+def test_groups_are_those_of_table_4():
+    assert resolutions(("low",)) == (8, 16)
+    assert resolutions(("mid", 4, "low", 8)) == (4, 8, 16, 32, 64)
+    with pytest.raises(ValueError, match=r"mtm=\('lo',\) has 'lo'.*'low'"):
+        resolutions(("lo",))

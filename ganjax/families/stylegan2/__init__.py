@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.core import FrozenDict
 
 from ganjax.adversarial.ada import from_config
 from ganjax.adversarial.phases import keep_extras
@@ -24,6 +25,8 @@ from ganjax.families.stylegan2.probes import Probes
 from ganjax.families.stylegan2.rules import RULES
 from ganjax.families.stylegan2.sampling import Sampling
 from ganjax.family import Family, Inputs, Probe
+from ganjax.layers import mtm
+from ganjax.layers.mtm import ModulatedTransformConv
 
 __all__ = ["RULES", "assemble", "build", "networks", "square"]
 
@@ -121,8 +124,9 @@ def assemble(
 def networks(config: Any) -> tuple[Generator, Discriminator]:
     """Generator and discriminator modules for a config."""
     model, data = config.model, config.data
+    size = square(config)
     shared = dict(
-        resolution=square(config),
+        resolution=size,
         image_channels=data.channels,
         classes=data.classes if model.conditional else 0,
         channel_max=model.channel_max,
@@ -138,6 +142,10 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
         channel_base=model.g_channel_base,
         architecture=model.g_architecture,
         mapping_network=mapping,
+        # All those of a group that the images are large enough for.
+        conv_at=FrozenDict(
+            {at: ModulatedTransformConv for at in mtm.resolutions(model.mtm) if at <= size}
+        ),
         **shared,
     )
     discriminator = Discriminator(

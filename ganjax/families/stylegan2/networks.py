@@ -1,7 +1,8 @@
 """Generator and discriminator of StyleGAN2 (Karras et al., 2020), as in its ADA release.
 
 Modules are named as in the official PyTorch code: `synthesis.b8.conv0.affine.weight` is
-`synthesis/b8/conv0/affine/kernel`. A variant of the convolution is passed as a module: `conv`.
+`synthesis/b8/conv0/affine/kernel`. A variant of the convolution is passed as a module: `conv` for
+all, `conv_at` for those of some resolutions.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -165,6 +167,8 @@ class Synthesis(nn.Module):
     channel_max: int
     architecture: str
     layer: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
+    conv_at: FrozenDict[int, Callable[..., nn.Module]]
     taps: Any
     clamp: float | None
     dtype: Any
@@ -173,6 +177,11 @@ class Synthesis(nn.Module):
     def setup(self) -> None:
         check_architecture(self.architecture)
         sizes = resolutions(self.resolution)
+        if unknown := set(self.conv_at) - set(sizes):
+            raise ValueError(
+                f"conv_at has convolutions for {sorted(unknown)} pixels, and there are layers of"
+                f" {sizes} only; leave them out"
+            )
         blocks = []
         for index, size in enumerate(sizes):
             last = index == len(sizes) - 1
@@ -182,7 +191,7 @@ class Synthesis(nn.Module):
                 residual=self.architecture == "resnet",
                 to_rgb=last or self.architecture == "skip",
                 image_channels=self.image_channels,
-                layer=self.layer,
+                layer=functools.partial(self.layer, conv=self.conv_at.get(size, self.conv)),
                 taps=self.taps,
                 clamp=self.clamp,
                 dtype=dtype_at(size, self.resolution, self.dtype, self.narrow),
@@ -226,6 +235,7 @@ class Generator(nn.Module):
         architecture: "skip" (images of all resolutions are added), "resnet", or "orig" (figure 7).
         mapping_network: makes the mapping network, called with `latent_dim`, `classes` and `w_dim`.
         conv: makes the convolutions, called with `features`, `up`, `taps` and `dtype`.
+        conv_at: what makes those of some resolutions instead, by resolution.
         activation: of the convolutions.
         use_noise: convolutions add noise.
         taps: of the resampling filters.
@@ -246,6 +256,7 @@ class Generator(nn.Module):
     architecture: str = "skip"
     mapping_network: Callable[..., nn.Module] = MappingNetwork
     conv: Callable[..., nn.Module] = ModulatedConv
+    conv_at: FrozenDict[int, Callable[..., nn.Module]] = FrozenDict()
     activation: str = "lrelu"
     use_noise: bool = True
     taps: Any = (1, 3, 3, 1)
@@ -270,8 +281,9 @@ class Generator(nn.Module):
                 activation=self.activation,
                 taps=self.taps,
                 clamp=self.clamp,
-                conv=self.conv,
             ),
+            self.conv,
+            self.conv_at,
             self.taps,
             self.clamp,
             self.dtype,
