@@ -40,7 +40,8 @@ environment.prepare()  # before anything looks for devices
 import jax  # noqa: E402
 
 from ganjax.data.pipeline import Stream  # noqa: E402
-from ganjax.data.prepare import Recipe, prepare  # noqa: E402
+from ganjax.data.prepare import prepare  # noqa: E402
+from ganjax.data.recipes import Recipe  # noqa: E402
 from ganjax.data.sources import SOURCES, Source, open_source, parse_resolution  # noqa: E402
 from ganjax.data.transforms import Transform  # noqa: E402
 

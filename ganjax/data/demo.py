@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from ganjax.data.transforms import Item
+from ganjax.data.videos import Video
 
 # Digits keep this share of the picture's shorter side; the rest is margin.
 _DIGIT_SPAN = 0.84
@@ -324,30 +325,21 @@ def _wave(draws: Sequence[float], time: float) -> float:
     return sum(parts) / len(_RATIOS)
 
 
-@dataclasses.dataclass(frozen=True)
-class ShapeVideo:
+class ShapeVideo(Video):
     """Frames of a video of `ShapeVideos`; drawn when they are read."""
 
-    source: ShapeVideos
-    index: int
-    length: int
-
-    @property
-    def name(self) -> str:
-        return self.source.describe(self.index)
-
-    @property
-    def rate(self) -> float:
-        return self.source.rate
+    def __init__(self, source: ShapeVideos, index: int, length: int):
+        self.name, self.rate = source.describe(index), source.rate
+        self._source, self._index, self._length = source, index, length
 
     def __len__(self) -> int:
-        return self.length
+        return self._length
 
     def read(self, frames: Shaped[np.ndarray, "t"]) -> UInt8[np.ndarray, "t h w 3"]:
         """Frames, at any real numbers."""
         times = (frames / self.rate).tolist()
-        scenes = [self.source.scene(self.index, time) for time in times]
-        return np.stack([render(scene, self.source.resolution) for scene in scenes])
+        scenes = [self._source.scene(self._index, time) for time in times]
+        return np.stack([render(scene, self._source.resolution) for scene in scenes])
 
 
 def render(scene: Scene, resolution: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:

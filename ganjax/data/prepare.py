@@ -1,21 +1,22 @@
-"""Turn pictures into record shards, which are checked and quick to read at random.
+"""Turn pictures or videos into record shards, which are checked and quick to read at random.
 
     python -m ganjax.data.prepare --source=folder --path=PICTURES --out=data/pets --resolution=128
     python -m ganjax.data.prepare --source=zip --path=pets.zip --out=data/pets --resolution=128
     python -m ganjax.data.prepare --source=tfds --name=cifar10 --out=data/cifar10
+    python -m ganjax.data.prepare --videos --source=folder --path=SKY --out=data/sky --resolution=64
 
 Pictures are turned upright, cropped to the middle and resized by Lanczos (see
 `ganjax.data.transforms`), then kept as PNG, which loses nothing, or as JPEG. Without --resolution
 their files are kept as they are. Broken ones are left out, named and counted. After a stop at any
 moment the same command goes on: finished shards stay.
+
+With --videos every frame becomes a record, so that any of them can be read without the others.
 """
 
 import argparse
 import collections
 import contextlib
-import dataclasses
 import functools
-import io
 import itertools
 import multiprocessing
 import os
@@ -29,37 +30,21 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import numpy as np
 import tqdm
-from jaxtyping import UInt8
-from PIL import Image
 
-from ganjax.data.records import pack
+from ganjax.data.recipes import FORMS, Recipe, VideoRecipe
 from ganjax.data.shards import Made, Shards
-from ganjax.data.sources import SOURCES, Source, describe, open_source, parse_resolution
-from ganjax.data.transforms import BrokenItem, Encoded, decode, fit
+from ganjax.data.sources import (
+    SOURCES,
+    Source,
+    open_source,
+    open_videos,
+    parse_resolution,
+    read_options,
+)
 
-FORMS: dict[str, dict[str, Any]] = {
-    "png": {"format": "PNG"},
-    "jpeg": {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"},
-}
-SHARD_ITEMS = 4096  # a run keeps every shard open, and many systems allow 1,024 files
 MAX_BROKEN = 100
-_CHUNK = 16  # items that a worker makes at a time
 _AHEAD = 4  # chunks for each worker
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What becomes of a picture.
-
-    Attributes:
-      resolution: (height, width) in pixels; ``None`` keeps files as they are.
-      form: of `FORMS`, for those that are not kept.
-    """
-
-    resolution: tuple[int, int] | None = None
-    form: str = "png"
 
 
 def prepare(
@@ -69,7 +54,7 @@ def prepare(
     *,
     max_broken: int = MAX_BROKEN,
     workers: int = 0,
-    shard_items: int = SHARD_ITEMS,
+    shard_items: int | None = None,
     show: bool = True,
 ) -> dict[str, Any]:
     """Writes a source's records, or those that are not there yet.
@@ -77,10 +62,10 @@ def prepare(
     Args:
       source: can be pickled.
       out: folder, made if it is not there.
-      recipe: what becomes of a picture.
+      recipe: what becomes of an item.
       max_broken: items that are left out before it is an error.
       workers: processes that decode and encode; 0 does it here.
-      shard_items: items of a shard.
+      shard_items: items of a shard; ``None`` for the recipe's choice.
       show: progress, and what is broken, on standard error.
 
     Returns:
@@ -90,25 +75,25 @@ def prepare(
       ValueError: ``out`` holds other records, or too many items are broken.
       OSError: something cannot be read or written, as on a full disk.
     """
-    origin = {"source": source.name, "fingerprint": source.fingerprint()}
-    origin |= dataclasses.asdict(recipe)
-    with Shards(out, origin, len(source), source.classes, shard_items) as shards:
+    origin = {"source": source.name, "fingerprint": source.fingerprint()} | recipe.origin()
+    per_shard = shard_items or recipe.shard_items
+    with Shards(out, origin, len(source), source.classes, per_shard) as shards:
         if shards.index:
             return shards.index
         found = sum(len(shard["broken"]) for shard in shards.done)
         seen = len(source) - sum(len(shards.items(number)) for number in shards.missing)
         chunks = [
-            items[i : i + _CHUNK]
+            items[i : i + recipe.chunk]
             for items in map(shards.items, shards.missing)
-            for i in range(0, len(items), _CHUNK)
+            for i in range(0, len(items), recipe.chunk)
         ]
-        bar = tqdm.tqdm(total=len(source), initial=seen, unit=" pictures", disable=not show)
+        bar = tqdm.tqdm(total=len(source), initial=seen, unit=f" {recipe.unit}", disable=not show)
 
         def watched(made: Iterator[Made]) -> Iterator[Made]:
             nonlocal found
             for one in made:
                 bar.update()
-                if one.record is None:
+                if one.fault:
                     found += 1
                     _note(one, found, max_broken, show)
                 yield one
@@ -137,31 +122,6 @@ def _note(one: Made, found: int, limit: int, show: bool) -> None:
         tqdm.tqdm.write(f"Broken, left out: {fault}", file=sys.stderr)
 
 
-def make(source: Source, recipe: Recipe, index: int) -> Made:
-    """The record of an item."""
-    encoded: Encoded | None = None
-    try:
-        if hasattr(source, "encoded"):
-            encoded = source.encoded(index)
-            image, label, name = decode(encoded.picture, encoded.name), encoded.label, encoded.name
-        else:
-            item = source[index]
-            image, label, name = item["image"], int(item["label"]), describe(source, index)
-    except BrokenItem as error:
-        return Made(describe(source, index), fault=str(error))
-    height, width, channels = image.shape
-    if encoded is None or recipe.resolution:
-        fitted = fit(image, recipe.resolution or (height, width), channels)
-        encoded = Encoded(_encode(fitted, recipe.form), label, name)
-    return Made(name, pack(encoded), size=(height, width), channels=channels)
-
-
-def _encode(image: UInt8[np.ndarray, "h w c"], form: str) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, **FORMS[form])
-    return file.getvalue()
-
-
 Chunks = Sequence[range]
 
 
@@ -171,7 +131,7 @@ def _makers(
 ) -> Iterator[Callable[[Chunks], Iterator[Made]]]:
     """A function that makes the items of chunks, in order, by some worker processes."""
     if workers == 0:
-        yield lambda chunks: (make(source, recipe, i) for chunk in chunks for i in chunk)
+        yield lambda chunks: (recipe.make(source, i) for chunk in chunks for i in chunk)
         return
 
     pool = ProcessPoolExecutor(
@@ -207,7 +167,7 @@ _make: Callable[[int], Made]  # of a worker process
 
 def _begin_worker(source: Source, recipe: Recipe) -> None:
     global _make
-    _make = functools.partial(make, source, recipe)
+    _make = functools.partial(recipe.make, source)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -230,8 +190,10 @@ def report(index: dict[str, Any], out: str) -> str:
     broken = [name for shard in shards for name, _ in shard["broken"]]
     classes, resolution = index["classes"], index["origin"]["resolution"]
     smallest = min(shard["smallest_side"] for shard in shards if shard["items"])
+    videos = sum(len(shard["videos"]["name"]) for shard in shards if "videos" in shard)
+    what = f"{videos} videos ({count} frames)" if videos else f"{count} pictures"
     lines = [
-        f"{count} pictures of {len(classes) or 'no'} classes in {len(shards)} "
+        f"{what} of {len(classes) or 'no'} classes in {len(shards)} "
         f"shard{'s' * (len(shards) > 1)} ({size / 2**20:.1f} MiB) in {out}"
     ]
     if broken:
@@ -243,15 +205,22 @@ def report(index: dict[str, Any], out: str) -> str:
         # The sizes of BigGAN's networks.
         resolution = [max(s for s in (32, 64, 128, 256, 512) if s <= max(smallest, 32))] * 2
     height, width = resolution
-    command = {
-        "--config": "configs/biggan.py",
-        "--workdir": f"runs/{os.path.basename(os.path.normpath(out))}",
+    data = {
         "--config.data.source": "records",
         "--config.data.path": out,
         "--config.data.resolution": height if height == width else (height, width),
         "--config.data.channels": max(shard["channels"] for shard in shards),
     }
-    words = " ".join(shlex.quote(f"{flag}={value}") for flag, value in command.items())
+    run = {
+        "--config": "configs/biggan.py",
+        "--workdir": f"runs/{os.path.basename(os.path.normpath(out))}",
+    }
+    flags = data if videos else run | data
+    words = " ".join(shlex.quote(f"{flag}={value}") for flag, value in flags.items())
+    if videos:
+        return "\n".join(
+            [*lines, "A config of a family of videos takes clips of them by:", f"  {words}"]
+        )
     return "\n".join([*lines, "Train on them:", f"  python -m ganjax.main {words}"])
 
 
@@ -260,11 +229,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         options = vars(args) | {"resolution": args.resolution or (32, 32), "path": args.path or ""}
-        source = open_source(types.SimpleNamespace(**options))
+        config = types.SimpleNamespace(**options)
+        if args.videos:
+            source = open_videos(read_options(config))
+            form, shortest = args.form or VideoRecipe.form, args.min_frames
+            recipe: Recipe = VideoRecipe(args.resolution, form, args.quality, shortest)
+        else:
+            source = open_source(config)
+            recipe = Recipe(args.resolution, args.form or Recipe.form, args.quality)
         index = prepare(
             source,
             args.out,
-            Recipe(args.resolution, args.form),
+            recipe,
             max_broken=args.max_broken,
             workers=args.workers,
             shard_items=args.shard_items,
@@ -288,7 +264,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--source", required=True, choices=SOURCES, help="what the pictures are in")
+    add("--source", required=True, choices=SOURCES, help="what the pictures or videos are in")
+    add(
+        "--videos",
+        action="store_true",
+        help="of videos: files (mp4, mov, mkv, webm, avi) or folders of frames",
+    )
     add("--path", help="folder, zip file, folder of records, or of TFDS data sets")
     add("--name", default="", help="of a TFDS data set")
     add("--split", default="train", help="of a TFDS data set (%(default)s)")
@@ -298,7 +279,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_resolution,
         help="pixels, as 128 or as height x width: 128x256; without it files are kept as they are",
     )
-    add("--form", choices=FORMS, default="png", help="of resized pictures (%(default)s)")
+    add("--form", choices=FORMS, help="of resized pictures (png) and of frames (jpeg)")
+    add("--quality", type=_quality, help="of JPEG, 1 to 100 (95)")
+    add(
+        "--min_frames",
+        type=_count,
+        default=1,
+        help="shorter videos are left out and count as broken (%(default)s)",
+    )
     add(
         "--max_broken",
         type=_count,
@@ -314,8 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--shard_items",
         type=_count,
-        default=SHARD_ITEMS,
-        help="pictures of the source for each shard (%(default)s)",
+        help=f"pictures ({Recipe.shard_items}) or videos ({VideoRecipe.shard_items}) of a shard",
     )
     return parser
 
@@ -325,6 +312,12 @@ def _resolution(text: str) -> tuple[int, int]:
         return parse_resolution(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _quality(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 100):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 100")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ganjax.data.records import FORMAT, INDEX, UNFINISHED
+from ganjax.data.records import INDEX, OF_PICTURES, OF_VIDEOS, UNFINISHED
 
 TEMPORARY = ".tmp"
 
@@ -26,17 +26,19 @@ class Made:
 
     Attributes:
       name: of the item.
-      record: ``None`` where it is broken.
+      records: one of a picture, one for each frame of a video; none where it is broken.
       fault: why it is.
       size: (height, width) of the source's picture in pixels.
       channels: 1 or 3.
+      video: ``label`` and ``rate`` of a video, which its records do not say.
     """
 
     name: str
-    record: bytes | None = None
+    records: tuple[bytes, ...] = ()
     fault: str = ""
     size: tuple[int, int] = (0, 0)
     channels: int = 0
+    video: Mapping[str, Any] | None = None
 
 
 class Shards:
@@ -157,16 +159,20 @@ class Shards:
         file = self.out / f"part-{number:05d}.array_record"
         temporary = file.with_name(file.name + TEMPORARY)
         broken: list[tuple[str, str]] = []
+        videos: list[dict[str, Any]] = []
         count, checksum, channels, side = 0, 0, 0, None
         try:
             # Uncompressed: pictures are compressed already.
             writer = _storage(ArrayRecordWriter, str(temporary), "group_size:1,uncompressed")
             for one in made:
-                if one.record is None:
+                if one.fault:
                     broken.append((one.name, one.fault))
                     continue
-                _storage(writer.write, one.record)
-                count, checksum = count + 1, zlib.crc32(one.record, checksum)
+                for record in one.records:
+                    _storage(writer.write, record)
+                    count, checksum = count + 1, zlib.crc32(record, checksum)
+                if one.video is not None:
+                    videos.append({"name": one.name, "frames": len(one.records), **one.video})
                 channels = max(channels, one.channels)
                 side = min(one.size) if side is None else min(side, *one.size)
             _storage(writer.close)
@@ -178,13 +184,15 @@ class Shards:
         self._done[number] = {
             "number": number,
             "file": file.name,
-            "items": count,
+            "items": count,  # records
             "bytes": _bytes(file),
             "crc32": checksum,
             "broken": broken,
             "channels": channels,
             "smallest_side": side,  # of the source's pictures, in pixels
         }
+        if videos:  # a list for each field: there may be many
+            self._done[number]["videos"] = {key: [v[key] for v in videos] for key in videos[0]}
         self._note(UNFINISHED, {"origin": self._origin, "shards": self.done})
 
     def finish(self) -> dict[str, Any]:
@@ -194,14 +202,19 @@ class Shards:
           ValueError: every item is broken.
         """
         assert not self.missing, self.missing
-        content = [self._classes, [(shard["items"], shard["crc32"]) for shard in self.done]]
+        content: list[Any] = [self._classes]
+        content.append([(shard["items"], shard["crc32"]) for shard in self.done])
+        videos = [shard["videos"] for shard in self.done if "videos" in shard]
+        if videos:
+            content.append(videos)
         digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         if not any(shard["items"] for shard in self.done):
             raise ValueError(f"Every one of the {self._count} items is broken.")
+        version = OF_VIDEOS if videos else OF_PICTURES
         self.index = {
-            "format": FORMAT,
+            "format": version,
             "classes": self._classes,
-            "fingerprint": f"records-{FORMAT}-{digest}",
+            "fingerprint": f"records-{version}-{digest}",
             "origin": self._origin,
             "shards": self.done,
         }

@@ -8,14 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 from ganjax.data.clips import Clip, ClipTransform, read_clip
 from ganjax.data.demo import Digits, Shapes, ShapeVideos, WarpedDigits
 from ganjax.data.files import Files, Folder, Zip
-from ganjax.data.records import Records
+from ganjax.data.records import Records, RecordVideos
 from ganjax.data.tfds import Tfds
 from ganjax.data.transforms import Item, Transform
 from ganjax.data.videos import Videos
 
 BUILT_IN = ("digits", "warped_digits", "shapes")
 SOURCES = (*BUILT_IN, "tfds", "folder", "zip", "records")
-OF_VIDEOS = ("shapes", "folder", "zip")
+VIDEO_SOURCES = ("shapes", "folder", "zip", "records")
 
 
 @runtime_checkable
@@ -157,11 +157,9 @@ def open_source(config: Any) -> Source:
       ImportError: a package is missing; says how to install it.
     """
     options = read_options(config)
-    kind, path = options.source, options.path
-    if kind in ("folder", "zip", "records") and not path:
-        raise ValueError(f"config.data.source={kind!r} needs a place: {_PLACES[kind]}.")
     if options.clip:
-        return _open_videos(options)
+        return open_videos(options)
+    kind, path = options.source, _place(options)
     if kind == "digits":
         return Digits(options.resolution)
     if kind == "warped_digits":
@@ -182,16 +180,30 @@ def open_source(config: Any) -> Source:
         raise FileNotFoundError(f"{error} {_how_to_prepare(options)}") from None
 
 
-def _open_videos(options: Options) -> Source:
-    kind, path = options.source, options.path
+def open_videos(options: Options) -> Source:
+    """The source of videos that checked options name; errors as of `open_source`."""
+    kind, path = options.source, _place(options)
     if kind == "shapes":
         return ShapeVideos(options.resolution)
     if kind in ("folder", "zip"):
         return Videos(Folder(path) if kind == "folder" else Zip(path))
+    if kind == "records":
+        try:
+            return RecordVideos(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} {_how_to_prepare(options)}") from None
     raise ValueError(
-        f"config.data.source={kind!r} has no videos. Set it to one of {list(OF_VIDEOS)}, or "
+        f"config.data.source={kind!r} has no videos. Set it to one of {list(VIDEO_SOURCES)}, or "
         "config.data.clip=None to see pictures."
     )
+
+
+def _place(options: Options) -> str:
+    if options.source in _PLACES and not options.path:
+        raise ValueError(
+            f"config.data.source={options.source!r} needs a place: {_PLACES[options.source]}."
+        )
+    return options.path
 
 
 _PLACES = {
@@ -206,6 +218,11 @@ def _how_to_prepare(options: Options) -> str:
     size = f"{height}" if height == width else f"{height}x{width}"
     rest = f"--out={options.path} --resolution={size}"
     tool = "  python -m ganjax.data.prepare"
+    if options.clip:
+        return (
+            "Prepare it from a folder or a zip of videos, or of folders of frames:\n"
+            f"{tool} --videos --source=folder --path=VIDEOS {rest}"
+        )
     return (
         "Prepare it from a folder with a sub-folder for each class, a zip, or a TFDS data set:\n"
         f"{tool} --source=folder --path=PICTURES {rest}\n"

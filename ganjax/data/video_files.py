@@ -7,6 +7,7 @@ when (avi, and VP8 with its hidden frames) are decoded once for it.
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import av
@@ -84,6 +85,15 @@ class VideoFile:
         if len(sizes) > 1:
             raise BrokenItem(f"{self.name}: its frames change their size: {sorted(sizes)}")
         return np.stack(pictures)[places]
+
+    def walk(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        """All frames in turn, each decoded once."""
+        shown = self._timeline.shown
+        times = np.bincount(shown)
+        with self._opened() as (container, stream):
+            wanted = np.flatnonzero(times).tolist()
+            for number, picture in zip(wanted, self._pictures(container, stream, wanted)):
+                yield from itertools.repeat(picture, int(times[number]))
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:

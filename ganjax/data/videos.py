@@ -11,7 +11,7 @@ import collections
 import functools
 import hashlib
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -47,8 +47,13 @@ class Video(Protocol):
         """
         ...
 
+    def walk(self) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+        """All frames in turn."""
+        for number in range(len(self)):
+            yield self.read(np.array([number]))[0]
 
-class FrameFolder:
+
+class FrameFolder(Video):
     """A video as pictures in a folder.
 
     Args:
@@ -69,6 +74,10 @@ class FrameFolder:
     def read(self, frames: Int[np.ndarray, "t"]) -> UInt8[np.ndarray, "t h w c"]:
         names = [self._frames[index] for index in frames]
         return same_size([decode(self._tree.read(name), name) for name in names], names)
+
+    def encoded(self, frame: int) -> bytes:
+        """A frame's picture as it is kept."""
+        return self._tree.read(self._frames[frame])
 
 
 def same_size(

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ganjax.data import prepare as tool
 from ganjax.data.demo import Shapes
-from ganjax.data.prepare import Recipe, make, prepare
+from ganjax.data.prepare import prepare
+from ganjax.data.recipes import Recipe
 from ganjax.data.records import Records, unpack
 from ganjax.data.sources import open_source
 from ganjax.data.transforms import fit
@@ -58,7 +59,7 @@ def test_jpeg_keeps_the_colours_of_each_pixel(tmp_path):
     stripes[:, ::2] = (255, 0, 0)
     stripes[:, 1::2] = (0, 0, 255)
     Image.fromarray(stripes).save(tmp_path / "1.png")
-    record = make(source_of(tmp_path), Recipe((32, 32), "jpeg"), 0).record
+    record = Recipe((32, 32), "jpeg").make(source_of(tmp_path), 0).records[0]
     assert unpack(record).picture[:3] == b"\xff\xd8\xff"
     prepare(source_of(tmp_path), tmp_path / "out", Recipe((32, 32), "jpeg"), show=False)
     error = np.abs(Records(tmp_path / "out")[0]["image"].astype(int) - stripes)

@@ -91,8 +91,8 @@ def test_no_index_is_an_error(folder):
 
 
 def test_another_format_is_an_error(folder):
-    change_index(folder, format=2)
-    with pytest.raises(ValueError, match="of format 2; this version of ganjax reads format 1"):
+    change_index(folder, format=3)
+    with pytest.raises(ValueError, match="of format 3; this version of ganjax reads formats 1"):
         Records(folder)
     (folder / INDEX).write_text("[]")
     with pytest.raises(ValueError, match="is no index of records"):

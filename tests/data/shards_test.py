@@ -17,7 +17,7 @@ def made(index):
     if index in (3, 8, 9):
         return Made(f"{index}.png", fault="truncated")
     record = pack(Encoded(encoded(index), index % 2, f"{index}.png"))
-    return Made(f"{index}.png", record, size=(5, 6 + index), channels=1)
+    return Made(f"{index}.png", (record,), size=(5, 6 + index), channels=1)
 
 
 def shards(out, **changes):

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ganjax import main
 from ganjax.config import ConfigError
-from ganjax.data.prepare import Recipe, prepare
+from ganjax.data.prepare import prepare
+from ganjax.data.recipes import Recipe
 from ganjax.data.sources import open_source
 from ganjax.family import build
 from ganjax.logs import read_metrics
