@@ -17,6 +17,12 @@ from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights, read_weights
 from ganjax.workdir import appearing
 
+# Without --config: whose training values the run of a snapshot has, by family.
+CONFIGS = {
+    "stylegan2": "configs/stylegan2.py:auto",
+    "stylegan3": "configs/stylegan3.py:ffhq1024",
+}
+
 
 def import_run(
     weights: str | os.PathLike,
@@ -32,8 +38,8 @@ def import_run(
     Args:
       weights: a file or folder for :func:`ganjax.interop.weights.read_weights`.
       workdir: a directory that is not there, or empty.
-      config: of the family; a snapshot tells its own: ``configs/<family>.py:auto`` without it.
-        What the file tells replaces its fields.
+      config: of the family; a snapshot's is of `CONFIGS` without it. What the file tells
+        replaces its fields.
       overrides: of the config's fields; they have the last word.
 
     Returns:
@@ -62,7 +68,7 @@ def _run(
                 f"{weights} does not tell its architecture. Give --config=configs/biggan.py:"
                 "imagenet128, or the config that it was trained with."
             )
-        config = configs.load(f"configs/{found.family}.py:auto")
+        config = configs.load(CONFIGS[found.family])
     elif found.family and not config.family.endswith(f".{found.family}"):
         raise ConfigError(
             f"{weights} is of {found.family}, and the config of {config.family}. Leave out "

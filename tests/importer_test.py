@@ -12,11 +12,14 @@ import pytest
 import safetensors.numpy
 
 from configs import biggan
+from configs import stylegan2 as stylegan2_configs
+from configs import stylegan3 as stylegan3_configs
 from ganjax import checkpoint, generate
 from ganjax.config import ConfigError
 from ganjax.families.biggan import official
-from ganjax.family import build
+from ganjax.family import build, official_of
 from ganjax.importer import import_run
+from ganjax.interop.weights import read_weights
 
 DATA = pathlib.Path(__file__).parent / "interop" / "data"
 SNAPSHOT = DATA / "ada_conditional.pkl"
@@ -28,30 +31,66 @@ def imported(tmp_path_factory):
     return workdir, import_run(SNAPSHOT, workdir, overrides={"train.batch": "8"})
 
 
-def test_a_snapshot_makes_the_images_of_the_reference_code(imported):
-    workdir, reports = imported
+@pytest.mark.parametrize("name", ["ada_conditional", "stylegan3_t", "stylegan3_r"])
+def test_a_snapshot_makes_the_images_of_the_reference_code(imported, tmp_path, name):
+    if name == SNAPSHOT.stem:
+        workdir, reports = imported
+    else:
+        workdir = tmp_path / "run"
+        reports = import_run(DATA / f"{name}.pkl", workdir)
     assert list(reports) == ["G", "D", "G_ema"] and all(r.complete for r in reports.values())
     model = generate.load(workdir)
-    golden = np.load(SNAPSHOT.with_suffix(".npz"))
-    generator = model.family.networks["g"]
+    golden = np.load(DATA / f"{name}.npz")
+    z, label = jnp.asarray(golden["z"]), jnp.asarray(golden["label"])
     for kept in (1, 0.5):
         wanted = golden[f"images_{kept}"]
-        draws = {name: jnp.asarray(golden[name]) for name in ("z", "label")}
-        images = generator.apply(
-            model.variables, draws["z"], draws["label"], truncation=float(kept)
-        )
+        images = model.family.networks["g"].apply(model.variables, z, label, truncation=float(kept))
         assert np.abs(images - wanted).max() <= 1e-5 * np.ptp(wanted)
-    state, step = checkpoint.Checkpoints(workdir, read_only=True).restore(
-        model.family.abstract_state()
-    )
-    logits = model.family.networks["d"].apply(
-        state.players["d"].variables, jnp.asarray(golden["images_1"]), draws["label"]
-    )
-    np.testing.assert_allclose(logits, golden["logits"], rtol=1e-4, atol=1e-4)
+    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+        state, step = checkpoints.restore(model.family.abstract_state())
+    if name == SNAPSHOT.stem:  # it is the same in all
+        logits = model.family.networks["d"].apply(
+            state.players["d"].variables, jnp.asarray(golden["images_1"]), label
+        )
+        np.testing.assert_allclose(logits, golden["logits"], rtol=1e-4, atol=1e-4)
     assert step == state.step == state.items == 0
     # G is not its average.
-    w_avg = [tree["averages"]["mapping"]["w_avg"] for tree in (state.players["g"].collections,)]
-    assert np.abs(w_avg[0] - model.variables["averages"]["mapping"]["w_avg"]).max() > 0.1
+    w_avg = state.players["g"].collections["averages"]["mapping"]["w_avg"]
+    assert np.abs(w_avg - model.variables["averages"]["mapping"]["w_avg"]).max() > 0.1
+
+
+def test_t_and_r_are_told_apart(tmp_path):
+    found = {}
+    for name in ("t", "r"):
+        weights = read_weights(DATA / f"stylegan3_{name}.pkl")
+        config = official_of(stylegan3_configs.get_config()).configured(
+            stylegan3_configs.get_config(), weights
+        )
+        found[name] = [config.model[key] for key in ("kernel_size", "radial", "layers", "margin")]
+        assert (config.model.g_channel_base, config.model.g_channel_max) == (64, 8)
+        assert (config.model.conditional, config.data.classes) == (
+            name == "t",
+            3 if name == "t" else 1,
+        )
+        assert config.augment.mode == "none" and config.loss.r1_gamma == 2 * (16 / 256) ** 2
+    assert found == {"t": [3, False, 5, 10], "r": [1, True, 5, 10]}
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("mapping.fc0", "bias_gain", 1.0),
+        ("synthesis.b4.conv1", "use_noise", False),
+        ("synthesis.b4.conv1", "activation", "relu"),
+    ],
+)
+def test_options_that_no_config_has_are_refused(part, name, value):
+    weights = read_weights(SNAPSHOT)
+    weights.generator.part(part).attributes[name] = value
+    with pytest.raises(ValueError, match=rf"{part}\.{name}={value!r}, and configs of ganjax have"):
+        official_of(stylegan2_configs.get_config()).configured(
+            stylegan2_configs.get_config(), weights
+        )
 
 
 def test_the_config_is_found_in_the_file(imported):

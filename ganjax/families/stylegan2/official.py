@@ -24,6 +24,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from ganjax.families.stylegan2 import snapshots
 from ganjax.families.stylegan2.blocks import FIRST
 from ganjax.families.stylegan2.networks import (
     Discriminator,
@@ -41,14 +42,12 @@ from ganjax.interop.entries import (
     plain,
     report_of,
 )
-from ganjax.interop.nvidia_pickle import Module
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights
 from ganjax.layers.filtering import setup_filter
 from ganjax.layers.initializers import init_on_host
 
 FIELDS = "resolution, channel_base, channel_max, latent_dim, w_dim, classes, architecture, taps"
-CHANNEL_BASE, CHANNEL_MAX = 32768, 512  # where a snapshot does not say
 # Layers that do not resample own a filter in the official code all the same.
 UNUSED = (1, 3, 3, 1)
 
@@ -122,81 +121,19 @@ def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
     Raises:
         ValueError: the snapshot has options that the config has not.
     """
-    config = config.copy_and_resolve_references().unlock()
-    config.ema.ramp_up = 0.0  # as the official code does when it resumes
-    if not weights.modules:
-        return config
-    config.data.update(data_of(weights))
-    config.augment.mode = "ada" if "augment_pipe" in weights.modules else "none"
-    config.augment.ramp_images = 100_000  # faster, as the official code when it resumes
-    g = weights.generator
-    arguments = g.attributes["_init_kwargs"]
-    arguments = {**arguments, **arguments.get("synthesis_kwargs", {})}
-    mapping, block = g.part("mapping"), g.part("synthesis.b4")
-    layer = block.part("conv1")
-    classes = g.attributes["c_dim"]
-    expressible(g, {"mapping.fc0": {"activation": "lrelu", "bias_gain": 0.01}})
-    expressible(g, {"synthesis.b4.conv1": {"activation": "lrelu", "use_noise": True}})
-    config.data.update(
-        resolution=g.attributes["img_resolution"],
-        channels=g.attributes["img_channels"],
-        classes=classes or 1,
-    )
-    config.model.update(
-        conditional=classes > 0,
-        latent_dim=g.attributes["z_dim"],
-        w_dim=g.attributes["w_dim"],
-        mapping_layers=mapping.attributes["num_layers"],
-        g_channel_base=arguments.get("channel_base", CHANNEL_BASE),
-        channel_max=arguments.get("channel_max", CHANNEL_MAX),
-        g_architecture=block.attributes["architecture"],
-        clamp=float(layer.attributes["conv_clamp"] or 0),
-        narrow=sum(part.attributes["use_fp16"] for part in g.part("synthesis").parts.values()),
-    )
+    config = snapshots.resumed(config, weights)
+    if weights.modules:
+        config.model.update(snapshots.generator(weights.generator))
     if "D" in weights.modules:
-        configure_discriminator(config, weights.modules["D"])
+        found = snapshots.discriminator(weights.modules["D"])
+        if found.pop("d_channel_max") != config.model.channel_max:
+            raise ValueError(
+                "the snapshot's D has another channel_max than its G, and configs have one for"
+                " both; build the modules in Python and fill them by from_official"
+            )
+        with config.ignore_type():  # the group may be the whole batch, None
+            config.model.update(found)
     return config
-
-
-def data_of(weights: Weights) -> dict[str, Any]:
-    """What fields of `config.data` a snapshot knows: where its data lay, and whether mirrored."""
-    path = str(weights.data.get("path", ""))
-    source = "zip" if path.endswith(".zip") else "folder"
-    return {"source": source, "path": path, "flip": bool(weights.data.get("xflip", False))}
-
-
-def configure_discriminator(config: ConfigDict, d: Module) -> None:
-    """Set the fields of a snapshot's discriminator, which is StyleGAN2's in both releases.
-
-    Raises:
-        ValueError: it has options that the config has not.
-    """
-    arguments = d.attributes["_init_kwargs"]
-    first = f"b{d.attributes['img_resolution']}"
-    expressible(d, {f"{first}.conv0": {"activation": "lrelu"}, "b4.mbstd": {"num_channels": 1}})
-    with config.ignore_type():
-        config.model.update(
-            d_channel_base=arguments.get("channel_base", CHANNEL_BASE),
-            d_architecture=d.part(first).attributes["architecture"],
-            group_size=d.part("b4.mbstd").attributes["group_size"],
-        )
-
-
-def expressible(network: Module, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-    """ValueError where attributes of a snapshot's parts are none that a config can say.
-
-    Args:
-        wanted: attributes by path of the part.
-    """
-    for path, attributes in wanted.items():
-        for name, value in attributes.items():
-            found = network.part(path).attributes.get(name, value)
-            if found != value:
-                raise ValueError(
-                    f"the snapshot's {network.name} has {path}.{name}={found!r}, and configs of"
-                    f" ganjax have {value!r} only; build the module in Python and fill it by"
-                    " from_official"
-                )
 
 
 def constants(module: nn.Module) -> dict[str, np.ndarray]:

@@ -17,11 +17,14 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
+from ml_collections import ConfigDict
 
 from ganjax.families.stylegan2 import official as stylegan2
+from ganjax.families.stylegan2 import snapshots
 from ganjax.families.stylegan3.networks import Generator, example_inputs
 from ganjax.interop.entries import Entry, State, collect
 from ganjax.interop.report import Report
+from ganjax.interop.weights import Weights
 
 FIELDS = (
     "resolution, channel_base, channel_max, layers, critical, kernel_size, radial, margin,"
@@ -56,6 +59,47 @@ def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np
             gradients pass as `{"params": gradients}`.
     """
     return collect(variables, entries(module))
+
+
+def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
+    """The config with the architecture of a snapshot, T or R, and the average and all of the band
+    kept from the first step.
+
+    Raises:
+        ValueError: the snapshot has options that the config has not.
+    """
+    config = snapshots.resumed(config, weights)
+    config.loss.blur_sigma = 0.0
+    if not weights.modules:
+        return config
+    # The official advice: 2 at 256 pixels, four times as much for twice the resolution.
+    config.loss.r1_gamma = 2.0 * (config.data.resolution / 256) ** 2
+    g = weights.generator
+    synthesis = g.part("synthesis")
+    first = synthesis.part(synthesis.attributes["layer_names"][0])
+    snapshots.expressible(g, {"synthesis": {"output_scale": 0.25}})
+    given = snapshots.arguments(g)
+    config.model.update(
+        layers=synthesis.attributes["num_layers"],
+        critical=synthesis.attributes["num_critical"],
+        margin=synthesis.attributes["margin_size"],
+        kernel_size=first.attributes["conv_kernel"],
+        radial=bool(given.get("use_radial_filters", False)),
+        g_channel_base=given.get("channel_base", snapshots.CHANNEL_BASE),
+        g_channel_max=given.get("channel_max", snapshots.CHANNEL_MAX),
+        clamp=float(first.attributes["conv_clamp"] or 0),
+        narrow=synthesis.attributes["num_fp16_res"],
+    )
+    if "D" in weights.modules:
+        found = snapshots.discriminator(weights.modules["D"])
+        if found.pop("d_architecture") != "resnet":
+            raise ValueError(
+                "the snapshot's D is not residual, and that of configs/stylegan3.py is; build the"
+                " module in Python and fill it by from_official"
+            )
+        with config.ignore_type():  # the group may be the whole batch, None
+            config.model.update(found)
+    return config
 
 
 def constants(module: nn.Module) -> dict[str, np.ndarray]:
