@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganjax.layers.warp import bilinear, warp
+from ganjax.layers.warp import bilinear, warp, warp_by_lookup, warp_by_matrices
 
 
 def moved(x, y):
@@ -51,6 +51,19 @@ def test_a_sample_does_not_depend_on_the_others():
     both = warp(images, maps)
     for i in range(2):
         np.testing.assert_allclose(both[i], warp(images[i : i + 1], maps[i : i + 1])[0], atol=1e-6)
+
+
+def test_matrices_and_lookups_agree_gradients_too():
+    images, cotangent = picture(2, 6, 9, 3), picture(2, 6, 9, 3)[::-1]
+    turned = jnp.array([[0.8, -0.9, 1.5], [0.7, 1.1, -0.3], [0, 0, 1]])
+    maps = jnp.stack([turned, 3 * moved(1, 0)])
+
+    def both(by):
+        result, pull = jax.vjp(lambda images: by(images, maps), images)
+        return result, pull(cotangent)[0]
+
+    for ours, wanted in zip(both(warp_by_matrices), both(warp_by_lookup), strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=2e-5)
 
 
 def test_bilinear_at_and_between_pixels():
