@@ -10,12 +10,13 @@ from ganjax.data.demo import Digits, Shapes, ShapeVideos, WarpedDigits
 from ganjax.data.files import Files, Folder, Zip
 from ganjax.data.records import Records, RecordVideos
 from ganjax.data.tfds import Tfds
+from ganjax.data.tfds_videos import TfdsVideos
 from ganjax.data.transforms import Item, Transform
 from ganjax.data.videos import Videos
 
 BUILT_IN = ("digits", "warped_digits", "shapes")
 SOURCES = (*BUILT_IN, "tfds", "folder", "zip", "records")
-VIDEO_SOURCES = ("shapes", "folder", "zip", "records")
+VIDEO_SOURCES = ("shapes", "tfds", "folder", "zip", "records")
 
 
 @runtime_checkable
@@ -171,9 +172,7 @@ def open_source(config: Any) -> Source:
     if kind == "zip":
         return Files(Zip(path), kind)
     if kind == "tfds":
-        if not options.name:
-            raise ValueError("config.data.source='tfds' needs config.data.name, such as cifar10.")
-        return Tfds(options.name, options.split, path)
+        return Tfds(_tfds_name(options), options.split, path)
     try:
         return Records(path)
     except FileNotFoundError as error:
@@ -187,6 +186,8 @@ def open_videos(options: Options) -> Source:
         return ShapeVideos(options.resolution)
     if kind in ("folder", "zip"):
         return Videos(Folder(path) if kind == "folder" else Zip(path))
+    if kind == "tfds":
+        return TfdsVideos(_tfds_name(options), options.split, path)
     if kind == "records":
         try:
             return RecordVideos(path)
@@ -204,6 +205,13 @@ def _place(options: Options) -> str:
             f"config.data.source={options.source!r} needs a place: {_PLACES[options.source]}."
         )
     return options.path
+
+
+def _tfds_name(options: Options) -> str:
+    if not options.name:
+        example = "ucf101/ucf101_1" if options.clip else "cifar10"
+        raise ValueError(f"config.data.source='tfds' needs config.data.name, such as {example}.")
+    return options.name
 
 
 _PLACES = {

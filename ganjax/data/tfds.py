@@ -34,7 +34,7 @@ class Tfds:
             raise ImportError(
                 f"The source tfds needs the package tensorflow-datasets ({error}). Install it: "
                 f"pip install tensorflow-datasets\nIs {name} not there yet? "
-                f"{_how_to_prepare(name, folder)}"
+                f"{how_to_prepare(name, folder)}"
             ) from error
         self._args = (name, split, folder)
         self.name = f"tfds {name} {split}"
@@ -42,7 +42,7 @@ class Tfds:
             builder = tfds.builder(name, data_dir=folder or None)
         except ValueError as error:  # DatasetNotFoundError is one
             raise ValueError(
-                f"TFDS knows no data set {name!r} ({_first_line(error)}). Set config.data.name "
+                f"TFDS knows no data set {name!r} ({first_line(error)}). Set config.data.name "
                 "to one of https://www.tensorflow.org/datasets/catalog, or config.data.path to "
                 "where yours was prepared."
             ) from None
@@ -50,7 +50,7 @@ class Tfds:
         there = builder.data_path.exists() and builder.is_prepared()
         if not there or "array_record" not in formats:
             what = "is there in another file format" if there else "is not there"
-            raise FileNotFoundError(f"{builder.data_path} {what}. {_how_to_prepare(name, folder)}")
+            raise FileNotFoundError(f"{builder.data_path} {what}. {how_to_prepare(name, folder)}")
         features = builder.info.features
         wanted = {name: features[name] for name in ("image", "label", *_NAMES) if name in features}
         image, label = wanted.get("image"), wanted.get("label")
@@ -72,7 +72,7 @@ class Tfds:
             self._records = builder.as_data_source(split=split).data_source
         except ValueError as error:
             raise ValueError(
-                f"{name} has no split {split!r} ({_first_line(error)}). Set config.data.split."
+                f"{name} has no split {split!r} ({first_line(error)}). Set config.data.split."
             ) from None
         self._fingerprint = f"tfds-1-{builder.info.full_name}-{split}-{len(self._records)}"
 
@@ -113,7 +113,8 @@ class Tfds:
         return self._fingerprint
 
 
-def _how_to_prepare(name: str, folder: str) -> str:
+def how_to_prepare(name: str, folder: str) -> str:
+    """The commands that prepare a data set where it is looked for."""
     where = f" --data_dir={folder}" if folder else ""
     return (
         "Prepare it as ArrayRecord, on any machine; only this step needs TensorFlow:\n"
@@ -122,5 +123,6 @@ def _how_to_prepare(name: str, folder: str) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of what TFDS says, which may be a page."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

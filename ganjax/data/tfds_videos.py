@@ -1,0 +1,170 @@
+"""Videos of TensorFlow Datasets, prepared as ArrayRecord and read without TensorFlow."""
+
+import json
+import os
+import pathlib
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from ganjax.data.records import read_record
+from ganjax.data.tfds import first_line, how_to_prepare
+from ganjax.data.transforms import Item, decode
+from ganjax.data.videos import Video, same_size
+
+
+class EncodedFrames(Video):
+    """A video of encoded pictures.
+
+    Attributes:
+      rate: TFDS does not say it.
+    """
+
+    rate = 0.0
+
+    def __init__(self, frames: list[bytes], name: str):
+        self.name, self._frames = name, frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, frames: Int[np.ndarray, "t"]) -> UInt8[np.ndarray, "t h w c"]:
+        names = [f"{self.name}, frame {number}" for number in frames]
+        return same_size([decode(self._frames[n], name) for n, name in zip(frames, names)], names)
+
+    def encoded(self, frame: int) -> bytes:
+        """A frame's picture as it is kept."""
+        return self._frames[frame]
+
+
+class TfdsVideos:
+    """A split of a data set that has a ``video`` and perhaps a ``label``, such as ucf101.
+
+    TFDS keeps a video in one record, of which only the wanted frames are decoded.
+
+    Args:
+      name: as TFDS writes it: ``"ucf101/ucf101_1"``, ``"ucf101/ucf101_1:2.0.0"``.
+      split: ``"train"``, ``"train[:90%]"``.
+      folder: where the prepared data sets are; empty for TFDS's own choice
+        (``TFDS_DATA_DIR``, else ``~/tensorflow_datasets``).
+
+    Raises:
+      FileNotFoundError: not prepared there as ArrayRecord; says how it is.
+      ImportError: the package tensorflow-datasets is missing; says how to install it.
+      ValueError: an unknown split, or a data set without videos.
+    """
+
+    def __init__(self, name: str, split: str = "train", folder: str = ""):
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise ImportError(
+                f"The source tfds needs the package tensorflow-datasets ({error}). Install it: "
+                f"pip install tensorflow-datasets\nIs {name} not there yet? "
+                f"{how_to_prepare(name, folder)}"
+            ) from error
+        self._args = (name, split, folder)
+        self.name = f"tfds {name} {split}"
+        root, dataset, config, version = find(name, folder)
+        place = root.joinpath(dataset, *config, version)
+        found = json.loads((place / "features.json").read_text())["featuresDict"]["features"]
+        kind = found.get("video", {}).get("pythonClassName", "").rpartition(".")[2]
+        if kind not in ("Video", "Sequence"):
+            raise ValueError(
+                f"The TFDS data set {name!r} has no feature 'video'; it has {sorted(found)}. "
+                "Choose another, or set config.data.clip=None for its pictures."
+            )
+        # NOTE: not `tfds.builder`, which makes the data set's own Video, and that needs TensorFlow.
+        # A video is kept as encoded pictures, which a sequence of texts reads as they are.
+        features = {"video": tfds.features.Sequence(tfds.features.Text())}
+        if "classLabel" in found.get("label", {}):
+            features["label"] = tfds.features.ClassLabel()
+
+        # mypy sees nothing of TFDS.
+        class Described(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore
+            VERSION = tfds.core.Version(version)
+            BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in config]
+
+            def _info(self) -> Any:
+                described = tfds.features.FeaturesDict(features)
+                return tfds.core.DatasetInfo(builder=self, features=described)
+
+            def _split_generators(self, manager: Any) -> Any:
+                raise AssertionError("it is prepared")
+
+            _generate_examples = _split_generators
+
+        Described.name = dataset
+        builder = Described(data_dir=root, config=config[0] if config else None)
+        formats = {file_format.value for file_format in builder.info.available_file_formats()}
+        if "array_record" not in formats:
+            raise FileNotFoundError(
+                f"{place} is there in another file format. {how_to_prepare(name, folder)}"
+            )
+        self._features = builder.info.features
+        labels = self._features["label"].names if "label" in self._features else ()
+        self.classes: tuple[str, ...] = tuple(labels)
+        try:
+            self._records = builder.as_data_source(split=split).data_source
+        except ValueError as error:
+            raise ValueError(
+                f"{name} has no split {split!r} ({first_line(error)}). Set config.data.split."
+            ) from None
+        self._fingerprint = f"tfds-2-{builder.info.full_name}-{split}-{len(self._records)}"
+
+    def __reduce__(self) -> Any:
+        return TfdsVideos, self._args
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Item:
+        record = read_record(self._records, index, self.name)
+        fields = self._features.deserialize_example_np(record)
+        label = int(fields.get("label", 0))
+        if label < 0:
+            raise ValueError(
+                f"Item {index} of {self.name!r} has no label. Set config.data.split to one that "
+                "has, such as train."
+            )
+        video = EncodedFrames(list(fields["video"]), self.describe(index))
+        return {"video": video, "label": np.asarray(label, np.int32)}
+
+    def describe(self, index: int) -> str:
+        return f"video {index}"
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+
+def find(name: str, folder: str) -> tuple[pathlib.Path, str, tuple[str, ...], str]:
+    """The folder of all data sets, and data set, config (or none) and version below it.
+
+    Raises:
+      FileNotFoundError: no such data set; says how to prepare it.
+      ValueError: it has several configs, and the name does not say which.
+    """
+    base, _, version = name.partition(":")
+    dataset, _, config = base.partition("/")
+    root = pathlib.Path(folder or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    root = root.expanduser()
+    known = [
+        file.parent.relative_to(root / dataset).parts
+        for file in root.glob(f"{dataset}/**/dataset_info.json")
+    ]
+    fitting = [
+        parts
+        for parts in known
+        if (not config or parts[:-1] == (config,)) and (not version or parts[-1] == version)
+    ]
+    if not fitting:
+        raise FileNotFoundError(f"{root / base} is not there. {how_to_prepare(name, folder)}")
+    configs = {parts[:-1] for parts in fitting}
+    if len(configs) > 1:
+        names = sorted("/".join((dataset, *parts)) for parts in configs)
+        raise ValueError(
+            f"{name!r} is there in several configs. Set config.data.name to one of {names}."
+        )
+    newest = max(fitting, key=lambda parts: [int(part) for part in parts[-1].split(".")])
+    return root, dataset, newest[:-1], newest[-1]
