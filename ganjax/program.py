@@ -60,7 +60,7 @@ def assemble(family: Family, mesh: Mesh) -> Program:
 
         return jax.tree.map(lay_out, draws)
 
-    phases = family.phases
+    phases = tuple(_on_mesh(phase, mesh) for phase in family.phases)
     if "fsdp" in mesh.shape:
         used = {name: gathered(player.variables) for name, player in places.players.items()}
         phases = tuple(_on_whole_parameters(phase, used) for phase in phases)
@@ -95,6 +95,16 @@ def assemble(family: Family, mesh: Mesh) -> Program:
         key=jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
         items=items_per_step(family.phases),
     )
+
+
+def _on_mesh(phase: Phase, mesh: Mesh) -> Phase:
+    """The phase with a loss that is traced where layers can see the mesh (`parallel.experts`)."""
+
+    def loss(params: Any, game: Game) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return phase.loss(params, game)
+
+    return dataclasses.replace(phase, loss=loss)
 
 
 def _on_whole_parameters(phase: Phase, used: dict[str, Any]) -> Phase:

@@ -78,6 +78,19 @@ class Normal(Initializer):
 
 
 @dataclasses.dataclass(frozen=True)
+class Uniform(Initializer):
+    """Independent entries, uniform on +-`limit`."""
+
+    limit: float
+
+    def traced(self, key, shape):
+        return jax.random.uniform(key, shape, minval=-self.limit, maxval=self.limit)
+
+    def host(self, rng, shape):
+        return (rng.random(shape, np.float32) * 2 - 1) * np.float32(self.limit)
+
+
+@dataclasses.dataclass(frozen=True)
 class XavierUniform(Initializer):
     """Uniform on +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010).
 
