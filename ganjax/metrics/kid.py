@@ -1,8 +1,8 @@
 """The Kernel Inception Distance: an unbiased estimate of the squared maximum mean discrepancy.
 
-The kernel is (gamma <x, y> + coef0)^degree (Binkowski et al. 2018). It is summed in float32 at
-"highest" precision without its constant coef0^degree, which the estimate cancels: what is left is
-as small as the features' products, and so is its rounding. Sums of rows are added in float64.
+The kernel is (gamma <x, y> + coef0)^degree (Binkowski et al. 2018), or a Gaussian. It is summed in
+float32 at "highest" precision without its constant, which the estimate cancels: what is left is as
+small as the features' products, and so is its rounding. Sums of rows are added in float64.
 """
 
 import dataclasses
@@ -35,6 +35,37 @@ class Kernel:
     gamma: float | None = None
     coef0: float = 1.0
 
+    def less_constant(
+        self, rows: Float[Array, "r d"], columns: Float[Array, "c d"]
+    ) -> Float[Array, "r c"]:
+        """Of all pairs, without what it is for zeros: (x + c)^p - c^p = x (p c^(p-1) + ...)."""
+        # A divisor: 1 / gamma is often a whole number, where gamma would be rounded.
+        x = _products(rows, columns) / (rows.shape[1] if self.gamma is None else 1 / self.gamma)
+        value = jnp.zeros_like(x)
+        for power in range(self.degree, 0, -1):
+            factor = math.comb(self.degree, power) * self.coef0 ** (self.degree - power)
+            value = x * (value + factor)
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """exp(-|x - y|^2 / (2 sigma^2))."""
+
+    sigma: float = 10.0
+
+    def less_constant(
+        self, rows: Float[Array, "r d"], columns: Float[Array, "c d"]
+    ) -> Float[Array, "r c"]:
+        """Of all pairs, without the 1 that it is for equal ones."""
+        norms = [jnp.square(x).sum(axis=1) for x in (rows, columns)]
+        squares = norms[0][:, None] + norms[1] - 2 * _products(rows, columns)
+        return jnp.expm1(-squares / (2 * self.sigma**2))
+
+
+def _products(rows: Array, columns: Array) -> Array:
+    return jnp.dot(rows, columns.T, precision=jax.lax.Precision.HIGHEST)
+
 
 @dataclasses.dataclass(frozen=True)
 class Kid:
@@ -58,7 +89,7 @@ def kid(
     subsets: int = SUBSETS,
     subset_size: int = SUBSET_SIZE,
     seed: int = SEED,
-    kernel: Kernel = Kernel(),
+    kernel: Kernel | Gaussian = Kernel(),
     block: int = BLOCK,
     mesh: Mesh | None = None,
 ) -> Kid:
@@ -106,7 +137,7 @@ def kid_of_subsets(
     chosen_a: Int[np.ndarray, "s k"],
     chosen_b: Int[np.ndarray, "s l"],
     *,
-    kernel: Kernel = Kernel(),
+    kernel: Kernel | Gaussian = Kernel(),
     block: int = BLOCK,
     mesh: Mesh | None = None,
 ) -> Kid:
@@ -124,7 +155,7 @@ def maximum_mean_discrepancy(
     a: Shaped[np.ndarray, "n d"],
     b: Shaped[np.ndarray, "m e"],
     *,
-    kernel: Kernel = Kernel(),
+    kernel: Kernel | Gaussian = Kernel(),
     block: int = BLOCK,
     mesh: Mesh | None = None,
 ) -> float:
@@ -153,38 +184,30 @@ def maximum_mean_discrepancy(
     return within_a + within_b - 2 * _sum(a, b, kernel, devices) / (n * m)
 
 
-def _sum(a: np.ndarray, b: np.ndarray | None, kernel: Kernel, devices: Devices) -> float:
+def _sum(a: np.ndarray, b: np.ndarray | None, kernel: Kernel | Gaussian, devices: Devices) -> float:
     """The kernel without its constant over all pairs; without b over the pairs of a."""
-    # A divisor: 1 / gamma is often a whole number, where gamma would be rounded.
-    divisor = np.float32(a.shape[1] if kernel.gamma is None else 1 / kernel.gamma)
-    coef0 = np.float32(kernel.coef0)
-    program = _program(devices.whole, kernel.degree)
+    program = _program(devices.whole, kernel)
     total = 0.0
     for rows in devices.rows(a):
         for columns in devices.columns(a if b is None else b):
             # Where a column's own row lies; nowhere between two sets.
             same = columns.start - rows.start if b is None else np.iinfo(np.int32).max // 2
-            sums = program(rows.values, columns.values, np.int32(same), divisor, coef0)
+            place = np.array([same, rows.count, columns.count], np.int32)
+            sums = program(rows.values, columns.values, place)
             total += float(np.asarray(sums, np.float64).sum())
     return total
 
 
 @functools.cache
-def _program(whole: jax.sharding.Sharding, degree: int):
+def _program(whole: jax.sharding.Sharding, kernel: Kernel | Gaussian):
     def sums(
-        rows: Float[Array, "r d"],
-        columns: Float[Array, "c d"],
-        same: Int[Array, ""],
-        divisor: Float[Array, ""],
-        coef0: Float[Array, ""],
+        rows: Float[Array, "r d"], columns: Float[Array, "c d"], place: Int[Array, "3"]
     ) -> Float[Array, "r"]:
-        x = jnp.dot(rows, columns.T, precision=jax.lax.Precision.HIGHEST) / divisor
-        # (x + c)^p - c^p = x (p c^(p-1) + x (... + x)).
-        value = jnp.zeros_like(x)
-        for power in range(degree, 0, -1):
-            value = x * (value + math.comb(degree, power) * coef0 ** (degree - power))
+        value = kernel.less_constant(rows, columns)
         row, column = jnp.arange(len(rows))[:, None], jnp.arange(len(columns))[None]
-        value = jnp.where(row != column + same, value, 0)  # padding is zero without our help
+        same, row_count, column_count = place
+        counted = (row != column + same) & (row < row_count) & (column < column_count)
+        value = jnp.where(counted, value, 0)
         lanes = jnp.pad(value, ((0, 0), (0, -len(columns) % LANES)))
         return lanes.reshape(len(rows), -1, LANES).sum(axis=1).sum(axis=1)
 

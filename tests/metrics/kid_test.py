@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ganjax.metrics import kid as kids
-from ganjax.metrics.kid import Kernel, draw_subsets, kid, maximum_mean_discrepancy
+from ganjax.metrics.kid import Gaussian, Kernel, draw_subsets, kid, maximum_mean_discrepancy
 from ganjax.parallel.mesh import make_mesh
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "goldens" / "metrics" / "kid.npz")
@@ -46,6 +46,17 @@ def test_neither_blocks_nor_devices_matter(block, devices):
 def test_other_kernels(options):
     value = maximum_mean_discrepancy(A, B, kernel=Kernel(**options))
     assert value == pytest.approx(exact(A, B, **options), rel=1e-6)
+
+
+@pytest.mark.parametrize(("sigma", "block"), [(10.0, 100), (4.0, 2048), (3.0, 64)])
+def test_gaussian_kernels_of_any_blocks(sigma, block):
+    def mean(x, y, diagonal=0):
+        squares = np.square(x[:, None].astype(np.float64) - y).sum(-1)
+        return (np.exp(-squares / (2 * sigma**2)).sum() - diagonal) / (len(x) * len(y) - diagonal)
+
+    expected = mean(A, A, len(A)) + mean(B, B, len(B)) - 2 * mean(A, B)
+    found = maximum_mean_discrepancy(A, B, kernel=Gaussian(sigma), block=block)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_close_sets_of_wide_features_keep_their_digits():

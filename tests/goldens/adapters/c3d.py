@@ -1,5 +1,6 @@
 """C3D of the video Inception Score (pfnet-research/tgan2)."""
 
+import dataclasses
 import functools
 import re
 from typing import Any
@@ -13,16 +14,17 @@ from tests.goldens.adapters import recipe
 from tests.goldens.case import Adapter, Case
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _network(variables, prepared, layers):
-    features, mutated = c3d.KIND.module.apply(variables, prepared, mutable=["intermediates"])
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _network(module, variables, prepared, layers):
+    features, mutated = module.apply(variables, prepared, mutable=["intermediates"])
     return features, {name: recipe.endpoint(mutated["intermediates"], name) for name in layers}
 
 
 def features(case: Case) -> dict[str, Any]:
     """Features, statistics and corners of layers."""
     state = recipe.weights(case.meta) | {"mean": recipe.volume(case.meta["mean_volume"])}
-    variables, report = c3d.KIND.from_official(state)
+    module = c3d.C3D(case.kwargs.get("n_outputs", c3d.CLASSES))
+    variables, report = dataclasses.replace(c3d.KIND, module=module).from_official(state)
     if not report.complete:
         raise ValueError(f"the state dict does not fit: {report}")
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, case.dtype), variables)
@@ -33,7 +35,7 @@ def features(case: Case) -> dict[str, Any]:
     layers = tuple(
         sorted({key.split("/")[2] for key in case.stored if re.match("out/(stat|sub)/", key)})
     )
-    rows = [_network(variables, prepared[i : i + 1], layers) for i in range(len(clips))]
+    rows = [_network(module, variables, prepared[i : i + 1], layers) for i in range(len(clips))]
     values, endpoints = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
     found = {f"out/{name}": value for name, value in values.items()}
     found |= {"out/fc8": values["logits"], "out/prob": values["probabilities"]}

@@ -1,5 +1,6 @@
 """I3D of FVD: hassony2/kinetics_i3d_pytorch, and pytorch_i3d of VideoGPT and DIGAN."""
 
+import dataclasses
 import functools
 import re
 from typing import Any
@@ -31,6 +32,8 @@ def ours(layer: str) -> str:
 
 def features(case: Case, kind: Kind) -> dict[str, Any]:
     """Features, statistics and corners of layers, parts of the prepared clip."""
+    module = kind.module.clone(classes=case.kwargs.get("num_classes", 400))
+    kind = dataclasses.replace(kind, module=module)
     variables, report = kind.from_official(recipe.weights(case.meta))
     if not report.complete:
         raise ValueError(f"the state dict does not fit: {report}")
