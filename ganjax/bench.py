@@ -109,7 +109,7 @@ class Bench:
             "references": {p.name: dict(r.reference) for p, r in results.items()},
             "protocols": {p.name: p.record() for p in results},
             "real": {p.name: self._count(p) for p in results},
-            "source": {p.name: self._reals.fingerprint for p in results},
+            "source": {p.name: self._reals.fingerprint for p in results if p.reals != 0},
             "weights": {n: known.sha256 for n, known in self._networks.items() if known.sha256},
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "versions": {"jax": jax.__version__, "ganjax": ganjax.__version__},

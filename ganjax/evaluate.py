@@ -24,7 +24,7 @@ from ganjax.metrics import protocols
 from ganjax.metrics.measures import MEASURES, Result
 from ganjax.metrics.protocols import CLASSIFIER, Protocol
 from ganjax.pretrained import catalog
-from ganjax.subjects import Finite, Subject, captions, pictures, videos
+from ganjax.subjects import Finite, Nothing, Subject, captions, pictures, videos
 from ganjax.subjects.models import Pairs, Samples
 
 EVALUATIONS = "evaluations.jsonl"
@@ -87,6 +87,12 @@ def check_metrics(
     return tuple(protocol.name for protocol in found)
 
 
+def needs_data(chosen: Sequence[Protocol], config: ConfigDict) -> bool:
+    """Whether protocols look at a run's data: some are of samples alone."""
+    classes = config.data.get("classes", 0) or 1
+    return any(p.reals != 0 or (p.labels == "data" and classes > 1) for p in chosen)
+
+
 def evaluate(
     workdir: str | pathlib.Path,
     metrics: Sequence[str] = (),
@@ -113,7 +119,8 @@ def evaluate(
     """
     model = generate.load(workdir, step)
     metrics = check_metrics(metrics, model.config.data.source, model.family)
-    source = open_source(model.config.data)
+    chosen = protocols.find(metrics)
+    source = open_source(model.config.data) if needs_data(chosen, model.config) else None
     record = Evaluation(model.config, source, metrics, samples, seed, model.family)(model)
     keep(record, pathlib.Path(workdir) / EVALUATIONS)
     if jax.process_index() == 0:
@@ -122,7 +129,7 @@ def evaluate(
 
 
 def compare(
-    real: str | pathlib.Path,
+    real: str | pathlib.Path | None,
     fake: str | pathlib.Path | None,
     metrics: Sequence[str],
     seed: int = 0,
@@ -130,6 +137,7 @@ def compare(
     """Measures the pictures of one folder or zip against those of another, and prints a table.
 
     Args:
+      real: None for metrics of samples alone.
       fake: None for metrics of real samples alone.
       metrics: names of protocols that take no classifier.
       seed: of the order of the pictures.
@@ -146,19 +154,23 @@ def compare(
     for protocol in chosen:
         if protocol.network == CLASSIFIER:
             raise ValueError(f"{protocol.name} measures runs on built-in data, not folders.")
-        if fake is None and protocol.fakes != 0:
-            raise ValueError(f"{protocol.name} compares two folders: give --fake as well.")
+        for side, path, count in (("real", real, protocol.reals), ("fake", fake, protocol.fakes)):
+            if path is None and count != 0:
+                raise ValueError(f"{protocol.name} compares two folders: give --{side} as well.")
         if protocol.probe:
             raise ValueError(f"{protocol.name} measures runs by their generator, not folders.")
     records = []
     for group in protocols.that_see_alike(chosen):
-        real_side = _opened(real, group, real=True)
-        other_side = real_side if fake is None else _opened(fake, group, real=False)
+        other_side = None if fake is None else _opened(fake, group, real=False)
+        real_side = other_side if real is None else _opened(real, group, real=True)
+        assert real_side is not None, "some side is wanted"
+        other_side = other_side or real_side
         seen: dict[str, str] = {}
         once = functools.partial(_compared, group, other_side, seen)
         records.append(Repeats(group, real_side, seed).record(once) | {"fake": seen})
     record = functools.reduce(_merged, records)
-    record["folders"] = {"real": str(real)} | ({"fake": str(fake)} if fake else {})
+    both = {"real": real, "fake": fake}
+    record["folders"] = {side: str(path) for side, path in both.items() if path is not None}
     if jax.process_index() == 0:
         print(table(record))
     return record
@@ -233,7 +245,7 @@ class Evaluation:
 
     Args:
       config: the run's.
-      source: the run's.
+      source: the run's; None where no protocol `needs_data`.
       metrics: names of protocols; empty for those that need no download.
       samples: how many, for the metrics of built-in data; all others fix it. 0 or None: theirs.
       seed: of the samples, of the order of the real images, and of the classifier.
@@ -247,7 +259,7 @@ class Evaluation:
     def __init__(
         self,
         config: ConfigDict,
-        source: Source,
+        source: Source | None,
         metrics: Sequence[str] = (),
         samples: int | None = None,
         seed: int = 0,
@@ -291,6 +303,8 @@ class Evaluation:
     def _opened(self, group: Sequence[Protocol]) -> Callable[[int], Finite]:
         """What a group of protocols looks at in the run's data, by a seed."""
         first, source = group[0], self._source
+        if source is None:
+            return lambda seed: Nothing()
         if first.clip is None:
             return lambda seed: pictures.of_run(source, self._options, seed)
         assert isinstance(source, videos.VideoSource), "families of videos train on such"
@@ -319,6 +333,8 @@ class Evaluation:
 
     def _labels(self, count: int, seed: int) -> np.ndarray | None:
         """Labels of so many real samples, drawn with replacement."""
+        if self._source is None:
+            return None
         if isinstance(self._source, videos.VideoSource):
             return videos.drawn_labels(self._source, count, seed)
         return pictures.of_run(self._source, self._options, seed).drawn_labels(count, seed)

@@ -66,8 +66,8 @@ CHECKPOINT = flags.DEFINE_string(
 )
 METRICS = flags.DEFINE_list("metrics", [], "evaluate: names of the list above.")
 SAMPLES = flags.DEFINE_integer("samples", None, "evaluate: how many, of metrics of built-in data.")
-REAL = flags.DEFINE_string("real", None, "evaluate: folder or zip of real pictures, not a run's.")
-FAKE = flags.DEFINE_string("fake", None, "evaluate: folder or zip of pictures, not a run's.")
+REAL = flags.DEFINE_string("real", None, "evaluate: folder or zip of real pictures or videos.")
+FAKE = flags.DEFINE_string("fake", None, "evaluate: folder or zip of samples, not a run's.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "plan: the TPU to compile for.")
 WEIGHTS = flags.DEFINE_string(
     "weights",
@@ -200,8 +200,6 @@ def _evaluate(overrides: dict[str, str]) -> None:
             f"--config.{next(iter(overrides))} changes a run; it is measured by its own config."
         )
     if REAL.value or FAKE.value:
-        if not REAL.value:
-            raise configs.ConfigError("Give --real as well: what --fake is compared with.")
         for flag in (WORKDIR, SAMPLES, CHECKPOINT):
             if flag.value is not None:
                 raise configs.ConfigError(f"--{flag.name} is of a run, --real is of a folder.")

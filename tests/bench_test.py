@@ -98,6 +98,19 @@ def test_a_run_is_measured_by_pairs_and_pictures_together(model, monkeypatch):
     assert "ppl_zfull" in evaluate.table(record)
 
 
+def test_samples_alone_need_no_data(model, monkeypatch):
+    monkeypatch.setattr(bench.weights, "find", lambda name: None)
+    monkeypatch.setattr(bench.catalog, "load", lambda name: Squares())
+    monkeypatch.setitem(BY_NAME, "ppl2_wend", few("ppl2_wend", 3))
+    one_class = model.config.copy_and_resolve_references()
+    assert evaluate.needs_data([BY_NAME["ppl2_wend"]], one_class)  # for its labels
+    one_class.data.classes = 1
+    assert not evaluate.needs_data([BY_NAME["ppl2_wend"]], one_class)
+    assert evaluate.needs_data([BY_NAME["fid50k"]], one_class)
+    record = evaluate.Evaluation(one_class, None, ["ppl2_wend"], family=model.family)(model)
+    assert record["metrics"]["ppl2_wend"] > 0 and record["source"] == {}
+
+
 class Stub(models.Samples):
     """Black pictures."""
 

@@ -176,6 +176,19 @@ def test_real_pictures_alone_have_a_reference(folders, monkeypatch):
         evaluation.compare(path / "real", None, ["reference_fid10k"])
 
 
+def test_samples_alone_have_a_score(folders, monkeypatch):
+    path, _, _ = folders
+    few = dataclasses.replace(BY_NAME["is50k"], fakes=20, options={"splits": 2, "seed": 1})
+    monkeypatch.setitem(BY_NAME, "is50k", few)
+    record = evaluation.compare(None, path / "fake", ["is50k"])
+    both = evaluation.compare(path / "real", path / "fake", ["is50k"])
+    assert record["metrics"] == both["metrics"] and record["metrics"]["is50k"] > 1
+    assert record["folders"] == {"fake": str(path / "fake")}
+    assert record["source"] == {} and record["real"] == {"is50k": 0}
+    with pytest.raises(ValueError, match="fid_all compares two folders: give --real as well"):
+        evaluation.compare(None, path / "fake", ["fid_all"])
+
+
 def test_too_few_pictures_and_metrics_of_runs_are_named(folders):
     path, _, _ = folders
     with pytest.raises(ValueError, match="fid10k is of 10000 samples, and there are 21"):

@@ -123,6 +123,7 @@ class Protocol:
 
 
 _FIDELITY = {"seed": 2020}
+_SUBSETS = "the subsets are torch-fidelity's: NVIDIA's code leaves them to NumPy's state"
 _NVIDIA = "NVIDIA (ada, stylegan3)"
 _STYLEGANV, _STYLEGANV_PAPER = "stylegan-v, released code", "StyleGAN-V, appendix C"
 _RUNS = "the paper states deviations, not of how many runs: 10"
@@ -164,11 +165,15 @@ TABLE = (
              "torch-fidelity"),
     Protocol("kid50k", "kid", INCEPTION, "2048", 50_000, 50_000, "even",
              {"subsets": 100, "subset_size": 1000} | _FIDELITY, "torch-fidelity"),
+    Protocol("kid50k_full", "kid", INCEPTION, "2048", ALL, 50_000, "data",
+             {"subsets": 100, "subset_size": 1000} | _FIDELITY, _NVIDIA, assumed=_SUBSETS),
     Protocol("kid_all", "kid", INCEPTION, "2048", ALL, ALL, "even",
              {"subsets": 100, "subset_size": 1000} | _FIDELITY, "two folders"),
     Protocol("is50k", "inception_score", INCEPTION, "logits_unbiased", 0, 50_000, "even",
              {"splits": 10} | _FIDELITY, "torch-fidelity"),
     Protocol("pr50k3", "precision_recall", VGG, "fc2", 50_000, 50_000, "data",
+             {"k": 3, "closed": True, "half": True}, _NVIDIA),
+    Protocol("pr50k3_full", "precision_recall", VGG, "fc2", 200_000, 50_000, "data",
              {"k": 3, "closed": True, "half": True}, _NVIDIA),
     Protocol("pr_all", "precision_recall", VGG, "fc2", ALL, ALL, "even",
              {"k": 3, "closed": True}, "two folders"),

@@ -37,3 +37,21 @@ class Finite(Subject, Protocol):
     """A set with an end."""
 
     def __len__(self) -> int: ...
+
+
+class Nothing:
+    """The real side of metrics of samples alone."""
+
+    name = fingerprint = "nothing"
+
+    def __len__(self) -> int:
+        return 0
+
+    def batches(self, places: range) -> Iterator[Any]:
+        yield from ()
+
+    def asked(self, count: int) -> None:
+        """Nothing has no classes."""
+
+    def describe(self, place: int) -> str:
+        return f"place {place} of nothing"
