@@ -273,15 +273,8 @@ PRESETS = {
 }
 
 
-def with_mtm(preset):
-    """The modulated transformation module at low resolutions, and nothing else."""
-    config = preset()
-    config.model.mtm = ("low",)
-    return config
-
-
 PRESETS |= {
-    f"{preset.__name__}_mtm": functools.partial(with_mtm, preset)
+    f"{preset.__name__}_mtm": functools.partial(defaults.with_mtm, preset)
     for preset in (
         digits,
         warped_digits,

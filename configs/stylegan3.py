@@ -11,6 +11,14 @@ ffhq256       T, "FFHQ-U ablations" in docs/configs.md of NVlabs/stylegan3.
 ffhq256_r     R, likewise.
 ffhq1024      T, "FFHQ-U and FFHQ" in the same file.
 ffhq1024_r    R, likewise.
+taichi256     T, frames of TaiChi (configs/stylegan2.py), with the settings of ffhq256: the paper of
+              the modulated transformation module, which has it in its table 1, states none.
+
+And with that module at low sampling rates, nothing else (docs/mtm.md):
+
+shapes_mtm
+digits_mtm
+taichi256_mtm    FID 13.60 in the paper, 21.36 without.
 
 T is equivariant to translation, R to rotation, too (docs/stylegan3.md). Your own data:
 
@@ -24,6 +32,8 @@ and try other weights of the gradient penalty: the official advice is ``--config
 Any value can be overridden: ``--config.train.images=50000``. Counts are in images of the real
 stream that the discriminator sees; a step consumes ``batch`` of them.
 """
+
+import functools
 
 import ml_collections
 
@@ -69,6 +79,7 @@ def base() -> ml_collections.ConfigDict:
             layers=14,  # of the generator, but for its input and the one to an image
             critical=2,  # of them, the last ones, that use the whole band
             margin=10,  # pixels beyond each border of the image
+            mtm=(),  # the transformation module at "low", "mid", "high", or at sampling rates
             kernel_size=3,  # of the convolutions; R: 1
             radial=False,  # downsample alike in all directions; R: True
             magnitude_half_life_images=20_000,  # of the mean magnitudes of layers' inputs
@@ -179,6 +190,19 @@ def ffhq1024_r():
     return config
 
 
+def taichi256():
+    """As ffhq256, which it has the size of, without mirroring."""
+    config = ffhq256()
+    defaults.prepared(config, "taichi256", resolution=256)
+    config.data.flip = False
+    return config
+
+
 PRESETS = {
-    preset.__name__: preset for preset in (shapes, digits, ffhq256, ffhq256_r, ffhq1024, ffhq1024_r)
+    preset.__name__: preset
+    for preset in (shapes, digits, ffhq256, ffhq256_r, ffhq1024, ffhq1024_r, taichi256)
+}
+PRESETS |= {
+    f"{preset.__name__}_mtm": functools.partial(defaults.with_mtm, preset)
+    for preset in (shapes, digits, taichi256)
 }

@@ -90,6 +90,13 @@ def prepared(config: ConfigDict, name: str, resolution: int, classes: int = 1) -
     )
 
 
+def with_mtm(preset: Callable[[], ConfigDict]) -> ConfigDict:
+    """A preset with the modulated transformation module at low resolutions, and nothing else."""
+    config = preset()
+    config.model.mtm = ("low",)
+    return config
+
+
 @dataclasses.dataclass(frozen=True)
 class FieldRule:
     """How a field of a config that is None gets its value.

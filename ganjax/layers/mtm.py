@@ -7,37 +7,18 @@ keep the resolution are replaced. Which ones, and what the paper's counts say: d
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from ganjax.layers.deformable import deformable_conv2d
 from ganjax.layers.initializers import zeros
 from ganjax.layers.modulated import ModulatedConv
-
-# Resolutions of feature maps (table 4 and, for "low", its count of parameters).
-GROUPS = {"low": (8, 16), "mid": (32, 64), "high": (128, 256, 512, 1024)}
-
-
-def resolutions(groups: Iterable[str | int]) -> tuple[int, ...]:
-    """Resolutions of groups by name, and single ones by number.
-
-    Raises:
-        ValueError: a name that is not in `GROUPS`.
-    """
-    found: set[int] = set()
-    for group in groups:
-        if isinstance(group, str) and group not in GROUPS:
-            raise ValueError(
-                f"mtm={tuple(groups)} has {group!r}; give resolutions, or names out of"
-                f" {tuple(GROUPS)}"
-            )
-        found |= set(GROUPS[group]) if isinstance(group, str) else {group}
-    return tuple(sorted(found))
 
 
 class OffsetField(nn.Module):
@@ -115,3 +96,34 @@ class ModulatedTransformConv(nn.Module):
         offsets, mask = field(x, w)
         places = functools.partial(deformable_conv2d, offsets=offsets * self.strength, mask=mask)
         return conv(x, w, places)
+
+
+# Resolutions of feature maps (table 4; of "low" as many as its count of parameters says).
+GROUPS = {"low": (8, 16), "mid": (32, 64), "high": (128, 256, 512, 1024)}
+
+
+def conv_at(
+    groups: Sequence[str | int],
+    sizes: Iterable[int],
+    conv: Callable[..., nn.Module] = ModulatedTransformConv,
+) -> FrozenDict[int, Callable[..., nn.Module]]:
+    """What makes the convolutions at the resolutions where the module is, for a generator.
+
+    Args:
+        groups: keys of `GROUPS`, and resolutions by number.
+        sizes: the resolutions that the generator has.
+
+    Raises:
+        ValueError: a group of which it has none.
+    """
+    there = set(sizes)
+    found: set[int] = set()
+    for group in groups:
+        own = there & set(GROUPS[group] if group in GROUPS else (group,))
+        if not own:
+            raise ValueError(
+                f"config.model.mtm={tuple(groups)} has {group!r}; set names of {GROUPS}, or"
+                f" resolutions, of which this generator has {sorted(there)}"
+            )
+        found |= own
+    return FrozenDict({size: conv for size in sorted(found)})

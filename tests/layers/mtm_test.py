@@ -9,7 +9,7 @@ import pytest
 
 from ganjax.layers.adaptive import AdaptiveModulatedConv
 from ganjax.layers.modulated import ModulatedConv
-from ganjax.layers.mtm import ModulatedTransformConv, OffsetField, resolutions
+from ganjax.layers.mtm import ModulatedTransformConv, OffsetField, conv_at
 
 X = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
 W = jax.random.normal(jax.random.key(1), (2, 6))
@@ -90,7 +90,12 @@ def test_a_convolution_that_doubles_the_resolution_stays_plain():
 
 
 def test_groups_are_those_of_table_4():
-    assert resolutions(("low",)) == (8, 16)
-    assert resolutions(("mid", 4, "low", 8)) == (4, 8, 16, 32, 64)
-    with pytest.raises(ValueError, match=r"mtm=\('lo',\) has 'lo'.*'low'"):
-        resolutions(("lo",))
+    sizes = (4, 8, 16, 32, 64)
+    assert dict(conv_at(("low",), sizes)) == {size: ModulatedTransformConv for size in (8, 16)}
+    assert sorted(conv_at(("mid", 4, "low", 8), sizes)) == [4, 8, 16, 32, 64]
+
+
+@pytest.mark.parametrize("group", ["lo", "high", 12])
+def test_a_group_that_the_generator_does_not_have_is_refused(group):
+    with pytest.raises(ValueError, match=rf"\('low', {group!r}\) has {group!r}.*\[4, 8\]"):
+        conv_at(("low", group), (4, 8))

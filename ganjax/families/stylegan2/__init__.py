@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.core import FrozenDict
 
 from ganjax.adversarial.ada import from_config
 from ganjax.adversarial.phases import keep_extras
@@ -19,14 +18,14 @@ from ganjax.families.stylegan2.networks import (
     Generator,
     MappingNetwork,
     example_inputs,
+    resolutions,
 )
 from ganjax.families.stylegan2.phases import Losses, finite_gradients, half_life_decay, phases
 from ganjax.families.stylegan2.probes import Probes
 from ganjax.families.stylegan2.rules import RULES
 from ganjax.families.stylegan2.sampling import Sampling
 from ganjax.family import Family, Inputs, Probe
-from ganjax.layers import mtm
-from ganjax.layers.mtm import ModulatedTransformConv
+from ganjax.layers.mtm import conv_at
 
 __all__ = ["RULES", "assemble", "build", "networks", "square"]
 
@@ -142,10 +141,7 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
         channel_base=model.g_channel_base,
         architecture=model.g_architecture,
         mapping_network=mapping,
-        # All those of a group that the images are large enough for.
-        conv_at=FrozenDict(
-            {at: ModulatedTransformConv for at in mtm.resolutions(model.mtm) if at <= size}
-        ),
+        conv_at=conv_at(model.mtm, resolutions(size)),
         **shared,
     )
     discriminator = Discriminator(

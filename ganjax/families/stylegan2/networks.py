@@ -177,11 +177,6 @@ class Synthesis(nn.Module):
     def setup(self) -> None:
         check_architecture(self.architecture)
         sizes = resolutions(self.resolution)
-        if unknown := set(self.conv_at) - set(sizes):
-            raise ValueError(
-                f"conv_at has convolutions for {sorted(unknown)} pixels, and there are layers of"
-                f" {sizes} only; leave them out"
-            )
         blocks = []
         for index, size in enumerate(sizes):
             last = index == len(sizes) - 1

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 from ganjax.families import stylegan2
 from ganjax.families.stylegan2.networks import Discriminator, MappingNetwork
 from ganjax.families.stylegan2.probes import Probes
-from ganjax.families.stylegan3.networks import Generator, example_inputs
+from ganjax.families.stylegan3.networks import Conv, Generator, example_inputs
 from ganjax.families.stylegan3.phases import losses, magnitude_beta
 from ganjax.families.stylegan3.sampling import Sampling
 from ganjax.family import Family, Inputs
+from ganjax.layers.mtm import ModulatedTransformConv, conv_at
 
 __all__ = ["build", "networks"]
+
+TransformConv = functools.partial(ModulatedTransformConv, conv=Conv)
 
 
 def build(config: Any) -> Family:
@@ -59,6 +62,8 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
         mapping_network=mapping,
         **shared,
     )
+    rates = (int(signal.rate) for signal in generator.signals())
+    generator = generator.clone(conv_at=conv_at(model.mtm, rates, TransformConv))
     discriminator = Discriminator(
         channel_base=model.d_channel_base,
         channel_max=model.d_channel_max,

@@ -1,7 +1,8 @@
 """Generator of StyleGAN3 (Karras et al., 2021), configurations T and R; D is StyleGAN2's.
 
 Modules are named as in the official PyTorch code: `synthesis.L0_36_512.affine.weight` is
-`synthesis/L0_36_512/affine/kernel`. A variant of the convolution is passed as a module: `conv`.
+`synthesis/L0_36_512/affine/kernel`. A variant of the convolution is passed as a module: `conv` for
+all, `conv_at` for those of some sampling rates.
 """
 
 import functools
@@ -12,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from ganjax.families.stylegan2.networks import Labels, MappingNetwork, Truncation, spread
@@ -79,6 +81,7 @@ class Synthesis(nn.Module):
     critical: int
     output_scale: float
     layer: Callable[..., SynthesisLayer]
+    conv_at: FrozenDict[int, Callable[..., nn.Module]]
     to_rgb: Callable[..., ToRGB]
     radial: bool
     dtype: Any
@@ -95,10 +98,16 @@ class Synthesis(nn.Module):
         last = len(self.signals) - 1
         for index, (after, features) in enumerate(zip(self.signals, self.features, strict=True)):
             name = f"L{index}_{after.size}_{features}"
+            before = self.signals[max(index - 1, 0)]
+            layer: Callable[..., SynthesisLayer | ToRGB] = self.layer
+            if index == last:
+                layer = self.to_rgb
+            elif before.rate == after.rate and after.rate in self.conv_at:
+                layer = functools.partial(layer, conv=self.conv_at[int(after.rate)])
             make = functools.partial(
-                self.to_rgb if index == last else self.layer,
+                layer,
                 features,
-                before=self.signals[max(index - 1, 0)],
+                before=before,
                 after=after,
                 dtype=self.dtype if self._is_narrow(after) else None,
                 name=name,
@@ -139,6 +148,7 @@ class Generator(nn.Module):
         radial: layers that are not critically sampled downsample alike in all directions.
         mapping_network: makes the mapping network, called with `latent_dim`, `classes` and `w_dim`.
         conv: makes the convolutions, called with `features`, `kernel_size` and `dtype`.
+        conv_at: what makes those of layers that keep some sampling rates instead, by rate.
         dtype: of the computation at the highest sampling rates; None: as inputs and parameters
             promote. Parameters, mapping, input and images are float32.
         narrow: the number of these rates.
@@ -166,6 +176,7 @@ class Generator(nn.Module):
     magnitude_beta: float = 0.999
     mapping_network: Callable[..., nn.Module] = Mapping
     conv: Callable[..., nn.Module] = Conv
+    conv_at: FrozenDict[int, Callable[..., nn.Module]] = FrozenDict()
     dtype: Any = None
     narrow: int = 4
 
@@ -195,6 +206,7 @@ class Generator(nn.Module):
                 magnitude_beta=self.magnitude_beta,
                 conv=self.conv,
             ),
+            conv_at=self.conv_at,
             to_rgb=functools.partial(ToRGB, clamp=self.clamp, magnitude_beta=self.magnitude_beta),
             radial=self.radial,
             dtype=self.dtype,
