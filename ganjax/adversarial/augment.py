@@ -130,7 +130,7 @@ class Augment:
     contrast_std: float = 0.5
     hue_max: float = 1.0
     saturation_std: float = 1.0
-    imgfilter_bands: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+    imgfilter_bands: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     imgfilter_std: float = 1.0
     noise_std: float = 0.1
     cutout_size: float = 0.5

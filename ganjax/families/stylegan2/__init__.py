@@ -23,7 +23,7 @@ from ganjax.families.stylegan2.networks import (
 from ganjax.families.stylegan2.phases import Losses, finite_gradients, half_life_decay, phases
 from ganjax.families.stylegan2.probes import Probes
 from ganjax.families.stylegan2.rules import RULES
-from ganjax.families.stylegan2.sampling import Sampling
+from ganjax.families.stylegan2.sampling import Sampling, augmented
 from ganjax.family import Family, Inputs, Probe
 from ganjax.layers.mtm import conv_at
 
@@ -84,6 +84,9 @@ def assemble(
     generator, discriminator = losses.generator, losses.discriminator
     optimizer, train, augment = config.optimizer, config.train, losses.augment
     size = (generator.resolution, generator.resolution, generator.image_channels)
+    sheets = sampling.sheets()
+    if augment:
+        sheets["augment"] = augmented(sheets["grid"], augment.pipe)
     descend = functools.partial(_optimizer, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
     return Family(
         networks={"g": cast(nn.Module, generator), "d": discriminator},
@@ -109,7 +112,7 @@ def assemble(
         },
         draws=sampling.draws,
         sample=sampling.sample,
-        sheets=sampling.sheets(),
+        sheets=sheets,
         videos=sampling.videos(),
         probes=probes,
         extras={

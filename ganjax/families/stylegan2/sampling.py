@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ganjax.adversarial.augment import Augment
 from ganjax.families.stylegan2.networks import StyleGenerator
 from ganjax.family import Bind, Request
 from ganjax.sampling import sheets, truncation
@@ -17,7 +19,10 @@ COLUMNS = 10  # of a sheet, when nobody asks for classes
 STEPS = 9  # of an interpolation, both ends included
 COARSE = 4  # layers whose styles are coarse: up to 8x8
 PSIS = (1.0, 0.7, 0.5, 0.0)  # of the truncation sheet; 0 is the mean image
+PROBABILITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the augment sheet
 MEAN = 1000  # latents whose w is averaged for the mean image of a class
+
+Draw = Callable[[Bind, Any, Request], Sheet]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Sampling:
         images: Any = self.generator.apply(variables, ws, method="synthesize")
         return images
 
-    def sheets(self) -> dict[str, Callable[[Bind, Any, Request], Sheet]]:
+    def sheets(self) -> dict[str, Draw]:
         """``grid``, ``truncation``, ``mixing``, ``latents`` and ``mean``."""
         return {
             "grid": self._grid,
@@ -225,6 +230,24 @@ class Sampling:
         return lambda z, label: sample(
             {"z": z, "truncation": jnp.full(len(z), kept, jnp.float32), "label": label}
         )
+
+
+def augmented(grid: Draw, pipe: Augment) -> Draw:
+    """The sheet ``augment``: samples of the grid as D would see them, p growing to the right.
+
+    A row's random numbers are the same throughout, so its gates open one after the other.
+    """
+
+    def draw(bind: Bind, key: Any, request: Request) -> Sheet:
+        images = jnp.asarray(grid(bind, key, request).images[: request.rows])
+        draws = pipe.draw(key, images.shape)
+        seen = jax.jit(pipe.__call__)
+        columns = [seen(images, draws, jnp.float32(p)) for p in PROBABILITIES]
+        shown = jnp.clip(jnp.stack(columns, axis=1), -1, 1).reshape(-1, *images.shape[1:])
+        titles = tuple(f"p = {p:g}" for p in PROBABILITIES)
+        return Sheet(np.asarray(shown), len(columns), titles)
+
+    return draw
 
 
 def _int32(numbers: Sequence[int]) -> np.ndarray:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ganjax.adversarial.augment import pipe
 from ganjax.families.stylegan2.networks import Generator, MappingNetwork, example_inputs
-from ganjax.families.stylegan2.sampling import PSIS, Sampling
+from ganjax.families.stylegan2.sampling import PSIS, Sampling, augmented
 from ganjax.family import Request
 from ganjax.layers.initializers import init_on_host
 
@@ -53,6 +54,17 @@ def test_sheets(sample):
     assert truncated.rows == len(PSIS) and truncated.row_titles[-1] == "0"
     latents = sheets["latents"](lambda truncation: sample, KEY, request)
     assert latents.rows == 2 and latents.row_titles == ("a", "b")
+
+
+def test_the_augment_sheet_shows_ever_more_of_the_pipe(sample):
+    request, grid = Request(rows=2), SAMPLING.sheets()["grid"]
+    sheet = augmented(grid, pipe("color"))(lambda truncation: sample, KEY, request)
+    assert (sheet.rows, sheet.columns, sheet.column_titles[1]) == (2, 6, "p = 0.2")
+    images = sheet.images.reshape(2, 6, -1)
+    samples = grid(lambda truncation: sample, KEY, request).images[:2].reshape(2, -1)
+    np.testing.assert_allclose(images[:, 0], samples, atol=1e-6)
+    assert np.abs(images).max() <= 1
+    assert (np.abs(images[:, 5] - samples).max(1) > 0.05).all()
 
 
 def test_mixing_shows_its_sources(sample):
