@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from ganjax import checkpoint
 from ganjax import config as configs
 from ganjax.adversarial.state import TrainState
 from ganjax.config import ConfigError
-from ganjax.family import Family, build, official_of, settle
+from ganjax.family import Family, Official, build, official_of, settle
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights, read_weights
 from ganjax.workdir import appearing
@@ -80,21 +81,12 @@ def _run(
     family = build(config, "cpu")
     variables, reports = {}, {}
     for name, player in _players(found, family.ema.player).items():
-        module = family.networks[player]
-        state = {key: _number(array) for key, array in found.states[name].items()}
-        broken = [key for key, array in state.items() if not np.isfinite(array).all()]
-        if broken:
-            raise ValueError(
-                f"{weights}: {broken[0]} of {name} has NaN or infinite values, and "
-                f"{len(broken) - 1} more entries have. Give --weights from before it diverged."
+        try:
+            variables[name], reports[name] = _variables(
+                found.states[name], family.networks[player], official
             )
-        variables[name], reports[name] = official.from_official(state, module)
-        if not reports[name].complete:
-            raise ValueError(
-                f"{weights}: {name} has entries that {type(module).__name__} has no place for, so "
-                f"its samples would be wrong. {reports[name]}\nSet config.model to the fields of "
-                "the checkpoint."
-            )
+        except ValueError as error:
+            raise ValueError(f"{weights}: {name}: {error}") from error
     return config, _state(family, variables), reports
 
 
@@ -106,6 +98,30 @@ def _players(found: Weights, averaged: str) -> dict[str, str]:
             f"There is no generator in it, only {', '.join(found.states)}; G_ema or G is wanted."
         )
     return players
+
+
+def _variables(
+    state: Mapping[str, np.ndarray], module: nn.Module, official: Official
+) -> tuple[dict[str, Any], Report]:
+    """Variables of a network, all of which the state dict fills, and nothing of it is left."""
+    state = {name: _number(array) for name, array in state.items()}
+    broken = [name for name, array in state.items() if not np.isfinite(array).all()]
+    if broken:
+        raise ValueError(
+            f"{broken[0]} and {len(broken) - 1} more entries have NaN or infinite values. Give "
+            "--weights from before it diverged."
+        )
+    fields = "Fields of the module are set by --config.model and --config.data."
+    try:
+        variables, report = official.from_official(state, module)
+    except ValueError as error:
+        raise ValueError(f"it does not fit the config: {error}. {fields}") from error
+    if not report.complete:
+        raise ValueError(
+            f"it has entries that {type(module).__name__} has no place for, so its samples would "
+            f"be wrong: {report}\n{fields}"
+        )
+    return variables, report
 
 
 def _number(array: np.ndarray) -> np.ndarray:
