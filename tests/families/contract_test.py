@@ -12,7 +12,9 @@ import pytest
 from ganjax import defaults
 from ganjax.adversarial.phases import make_step
 from ganjax.adversarial.state import split_by_touch
-from ganjax.family import Request, build, settle
+from ganjax.config import flatten
+from ganjax.family import Request, build, official_of, settle
+from ganjax.interop.weights import Weights
 from ganjax.parallel.mesh import make_mesh
 from ganjax.program import assemble
 
@@ -151,6 +153,23 @@ def test_samples_have_the_items_shape_and_range(file):
     images = np.asarray(jax.jit(family.sample)(state.ema, draws))
     assert images.shape == (3, *family.item["image"].shape)
     assert np.isfinite(images).all() and np.abs(images).max() <= 1
+
+
+@every_default
+def test_official_weights_go_out_and_come_back(file):
+    family, config = tiny(file), importlib.import_module(f"configs.{file}").tiny()
+    official = official_of(config)
+    state = family.init(jax.random.key(0))
+    for player, module in family.networks.items():
+        variables = state.players[player].variables
+        written = official.to_official(variables, module) | official.constants(module)
+        back, report = official.from_official(written, module)
+        assert report.complete and set(report.matched) | set(report.ignored) == set(written)
+        jax.tree.map(np.testing.assert_array_equal, back, variables)
+    # A config that goes on from weights is one of the same family, and the given one stays.
+    before = config.to_json()
+    other = official.configured(config, Weights({"G_ema": {}}))
+    assert set(flatten(other)) == set(flatten(config)) and config.to_json() == before
 
 
 def test_the_checks_see_a_phase_that_writes_too_much():
