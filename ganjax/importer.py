@@ -1,6 +1,9 @@
 """A run from official weights: from then on sampled, measured and trained like any other."""
 
+import hashlib
+import json
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +19,20 @@ from ganjax.config import ConfigError
 from ganjax.family import Family, Official, build, official_of, settle
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights, read_weights
-from ganjax.workdir import appearing
+from ganjax.workdir import appearing, write_atomically
 
 # Without --config: whose training values the run of a snapshot has, by family.
 CONFIGS = {
     "stylegan2": "configs/stylegan2.py:auto",
     "stylegan3": "configs/stylegan3.py:ffhq1024",
 }
+# What becomes of a network that the file lacks.
+ANEW = {
+    "G": "not in the file; begins as its average",
+    "D": "not in the file; begins anew",
+    "G_ema": "not in the file; begins as G",
+}
+SOURCE = "import.json"  # in the run: which file it is of
 
 
 def import_run(
@@ -55,7 +65,19 @@ def import_run(
         checkpoint.prepare(partial, config)
         with checkpoint.Checkpoints(partial, config=config) as checkpoints:
             checkpoints.save(0, state, wait=True)
+        write_atomically(partial / SOURCE, _source(pathlib.Path(weights), reports))
     return reports
+
+
+def _source(weights: pathlib.Path, reports: Mapping[str, Report]) -> bytes:
+    """Which files the networks are of, by content."""
+    files = [weights / f"{name}.pth" for name in reports] if weights.is_dir() else [weights]
+    sums = {}
+    for path in files:
+        with open(path, "rb") as file:
+            sums[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    networks = {name: len(report.matched) for name, report in reports.items()}
+    return json.dumps({"sha256": sums, "entries": networks}, indent=2).encode()
 
 
 def _run(

@@ -222,7 +222,8 @@ def _plan(overrides: dict[str, str]) -> None:
 
 
 def _import(overrides: dict[str, str]) -> None:
-    from ganjax.importer import import_run
+    from ganjax.importer import ANEW, import_run
+    from ganjax.interop.weights import PLAYERS
 
     if not WEIGHTS.value or not WORKDIR.value:
         raise configs.ConfigError(
@@ -230,8 +231,9 @@ def _import(overrides: dict[str, str]) -> None:
             "the run that is made of it."
         )
     config = configs.load(CONFIG.value) if CONFIG.value else None
-    for name, report in import_run(WEIGHTS.value, WORKDIR.value, config, overrides).items():
-        print(f"{name}: {report}")
+    reports = import_run(WEIGHTS.value, WORKDIR.value, config, overrides)
+    for name in PLAYERS:
+        print(f"{name}: {reports.get(name, ANEW[name])}")
     print(f"{WORKDIR.value} is a run: --mode=sample, evaluate and train take it as --workdir.")
 
 

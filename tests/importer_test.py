@@ -1,5 +1,6 @@
 """Official weights become a run like any other."""
 
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -107,6 +108,9 @@ def test_the_config_is_found_in_the_file(imported):
     assert (model.g_channel_base, model.d_channel_base, model.channel_max) == (64, 32, 8)
     assert (model.g_architecture, model.d_architecture) == ("skip", "resnet")
     assert (model.group_size, model.narrow, model.clamp) == (2, 2, 256.0)
+    source = json.loads((imported[0] / "import.json").read_text())
+    assert source["entries"] == {"G": 58, "D": 46, "G_ema": 58}
+    assert source["sha256"] == {str(SNAPSHOT): hashlib.sha256(SNAPSHOT.read_bytes()).hexdigest()}
     # The rest by the rules of `auto`; the command line has the last word.
     assert config.train.batch == 8 and config.loss.r1_gamma == pytest.approx(2e-4 * 16**2 / 8)
     assert config.ema.ramp_up == 0 and config.augment.mode == "ada"
@@ -184,6 +188,16 @@ def test_biggan_by_its_config(officials, tmp_path):
     assert all(same(officials[name], found[name]) for name in officials)
     # An average that is there is not overwritten in the first steps.
     assert checkpoint.read_config(tmp_path / "run").ema.start_step == 0
+
+
+def test_a_folder_of_state_dicts_is_known_by_its_files(officials, tmp_path, monkeypatch):
+    for name in ("G", "G_ema"):
+        (tmp_path / f"{name}.pth").write_bytes(name.encode())
+    monkeypatch.setattr("ganjax.interop.weights.read_state", lambda path: officials[path.stem])
+    assert list(import_run(tmp_path, tmp_path / "run", biggan.tiny())) == ["G", "G_ema"]
+    source = json.loads((tmp_path / "run" / "import.json").read_text())
+    assert source["sha256"][str(tmp_path / "G.pth")] == hashlib.sha256(b"G").hexdigest()
+    assert same(officials["G"], restored(tmp_path / "run")["G"])
 
 
 def test_what_a_file_lacks_starts_anew(officials, tmp_path):
