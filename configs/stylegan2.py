@@ -74,6 +74,7 @@ def tiny(preset: str = "digits") -> ml_collections.ConfigDict:
         w_dim=8,
         mapping_layers=2,
     )
+    config.loss.update(path_every=2, r1_every=2)
     config.train.update(batch=8, images=3 * 8)
     config.evaluate.every_images = 0
     return config

@@ -1,4 +1,4 @@
-"""One device, eight, FSDP and two processes compute the same run (x64, plain SGD)."""
+"""One device, eight, FSDP and two processes compute the same run of a family (x64, plain SGD)."""
 
 import dataclasses
 import importlib
@@ -14,21 +14,22 @@ from ganjax.data.transforms import Transform
 from ganjax.parallel.mesh import batch_sharding, make_mesh
 from ganjax.parallel.rules import Rule, fsdp
 from ganjax.program import assemble
-from tests import processes
+from tests import configs, processes
 
 STEPS = 3
 TOLERANCE = 1e-9  # of the largest value of an array; Adam with b1=0 would blow up sign noise
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Folder of the final states of each layout."""
-    folder = tmp_path_factory.mktemp("devices")
+@pytest.fixture(scope="module", params=configs.FAMILIES)
+def runs(request, tmp_path_factory):
+    """Folder of the final states of each layout of a family."""
+    name = request.param
+    folder = tmp_path_factory.mktemp(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_ENABLE_X64", "1")
         here = "tests.devices_test"
-        processes.run(f"{here}:one_process", str(folder), processes=1, devices=8, timeout=300)
-        processes.run(f"{here}:two_processes", str(folder), processes=2, devices=4, timeout=300)
+        processes.run(f"{here}:one_process", name, str(folder), processes=1, devices=8, timeout=600)
+        processes.run(f"{here}:two_processes", name, str(folder), devices=4, timeout=600)
     return folder
 
 
@@ -51,22 +52,22 @@ def test_the_run_moves_every_parameter(runs):
         assert all(end[name].dtype == np.float64 for name in names)
 
 
-def one_process(folder):
+def one_process(name, folder):
     """In a process of eight devices."""
-    save(folder, "one", make_mesh({"data": 1}, jax.devices()[:1]), start=True)
-    save(folder, "eight", make_mesh())
-    save(folder, "fsdp", make_mesh({"data": 1, "fsdp": 8}))
+    save(name, folder, "one", make_mesh({"data": 1}, jax.devices()[:1]), start=True)
+    save(name, folder, "eight", make_mesh())
+    save(name, folder, "fsdp", make_mesh({"data": 1, "fsdp": 8}))
 
 
-def two_processes(folder):
+def two_processes(name, folder):
     """In each of two processes of four devices."""
     assert jax.process_count() == 2 and len(jax.local_devices()) == 4 and len(jax.devices()) == 8
-    save(folder, "two_processes", make_mesh())
+    save(name, folder, "two_processes", make_mesh())
 
 
-def save(folder, name, mesh, start=False):
-    """Train and keep the state as a .npz."""
-    config = importlib.import_module("configs.biggan").tiny()
+def save(name, folder, layout, mesh, start=False):
+    """Train, playing all phases at each step, and keep the state as a .npz."""
+    config = configs.module(name).tiny()
     config.precision = "float64"
     family = importlib.import_module(config.family).build(config)
     family = dataclasses.replace(family, optimizers={p: optax.sgd(0.1) for p in family.networks})
@@ -95,7 +96,7 @@ def save(folder, name, mesh, start=False):
     stream.close()
     final = named(state)
     if jax.process_index() == 0:
-        np.savez(f"{folder}/{name}.npz", **final)
+        np.savez(f"{folder}/{layout}.npz", **final)
 
 
 def widen(leaf):

@@ -1,8 +1,6 @@
 """What every preset of every config promises: see ganjax/family.py."""
 
 import functools
-import importlib
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +15,12 @@ from ganjax.family import Request, build, official_of, settle
 from ganjax.interop.weights import Weights
 from ganjax.parallel.mesh import make_mesh
 from ganjax.program import assemble
+from tests import configs
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-
-
-def presets_of(file):
-    return importlib.import_module(f"configs.{file.stem}").PRESETS
-
-
-PRESETS = [
-    (file.stem, preset)
-    for file in sorted(CONFIGS.glob("*.py"))
-    if file.stem != "__init__"
-    for preset in presets_of(file)
-]
+PRESETS = [(name, preset) for name in configs.FAMILIES for preset in configs.module(name).PRESETS]
 every_preset = pytest.mark.parametrize(("file", "preset"), PRESETS)
 # Of each config, the one that is compiled; of the others, what is traced tells the same.
-every_default = pytest.mark.parametrize("file", sorted({file for file, _ in PRESETS}))
+every_default = pytest.mark.parametrize("file", configs.FAMILIES)
 
 
 SHARED = ("mesh", "log", "checkpoint", "watch", "evaluate")
@@ -41,7 +28,7 @@ SHARED = ("mesh", "log", "checkpoint", "watch", "evaluate")
 
 @every_preset
 def test_what_all_families_share_has_the_same_fields(file, preset):
-    config = importlib.import_module(f"configs.{file}").get_config(preset)
+    config = configs.module(file).get_config(preset)
     wanted = defaults.config("")
     for part in SHARED:
         assert set(config[part]) == set(wanted[part]), part
@@ -57,7 +44,7 @@ def named(tree):
 
 @functools.cache
 def tiny(file, preset=None):
-    module = importlib.import_module(f"configs.{file}")
+    module = configs.module(file)
     return build(module.tiny(preset) if preset else module.tiny(), "cpu")
 
 
@@ -86,7 +73,7 @@ def check_moved(family, phase, moved, before):
 
 @every_preset
 def test_a_full_preset_has_a_place_and_a_player_for_every_parameter(file, preset):
-    config = importlib.import_module(f"configs.{file}").get_config(preset)
+    config = configs.module(file).get_config(preset)
     config, _ = settle(config, devices=8)
     family = build(config, "tpu")
     state = family.abstract_state()
