@@ -20,6 +20,7 @@ from ganjax.families.stylegan2.networks import (
     example_inputs,
     resolutions,
 )
+from ganjax.families.stylegan2.offsets import OffsetSampling
 from ganjax.families.stylegan2.phases import Losses, finite_gradients, half_life_decay, phases
 from ganjax.families.stylegan2.probes import Probes
 from ganjax.families.stylegan2.rules import RULES
@@ -84,7 +85,8 @@ def assemble(
     generator, discriminator = losses.generator, losses.discriminator
     optimizer, train, augment = config.optimizer, config.train, losses.augment
     size = (generator.resolution, generator.resolution, generator.image_channels)
-    sheets = sampling.sheets()
+    shown = OffsetSampling(sampling)
+    sheets = shown.sheets()
     if augment:
         sheets["augment"] = augmented(sheets["grid"], augment.pipe)
     descend = functools.partial(_optimizer, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
@@ -111,7 +113,7 @@ def assemble(
             "label": jax.ShapeDtypeStruct((), np.int32),
         },
         draws=sampling.draws,
-        sample=sampling.sample,
+        sample=shown.sample,
         sheets=sheets,
         videos=sampling.videos(),
         probes=probes,

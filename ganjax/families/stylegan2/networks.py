@@ -49,6 +49,7 @@ class StyleGenerator(Protocol):
     image_channels: int
     latent_dim: int
     classes: int
+    conv_at: FrozenDict[int, Callable[..., nn.Module]]
 
     @property
     def num_ws(self) -> int:
