@@ -33,8 +33,6 @@ NAMES = {
     "fractional_translation": "xfrac",
     "luma_flip": "lumaflip",
     "hue_rotation": "hue",
-    "noise_sigma": "noise",
-    "cutout_center": "cutout",
 }
 MOVES = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac")
 
@@ -53,16 +51,17 @@ def draws_of(recorded: Mapping[str, np.ndarray], frames: int = 1) -> dict[str, A
     for key, array in recorded.items():
         name, kind = re.sub(r"^\d+_", "", key).rsplit("_", 1)
         kind = "gate" if kind == "gate" else "value"
-        if name in ("noise_image", "image_noise"):
+        if array.ndim == 4 and array.shape[2:] != (1, 1):  # the noise itself
             n, c, h, w = array.shape
             clips = array.reshape(n, frames, c // frames, h, w).transpose(0, 1, 3, 4, 2)
             draws.setdefault("noise", {})["pixels"] = clips if frames > 1 else clips[:, 0]
             continue
-        band = re.search(r"band_?(\d)", name)
+        band = re.search(r"(?:band|filter)_?(\d)", name)
         if band:
             bands[kind][int(band[1])] = array.reshape(-1)
             continue
         name = NAMES.get(name, name)
+        name = next((known for known in ("noise", "cutout") if known in name), name)
         count = DRAWN[name][2] if kind == "value" else ()
         draws.setdefault(name, {})[kind] = array.reshape(len(array), *count)
     if bands["value"]:
