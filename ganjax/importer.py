@@ -49,8 +49,8 @@ def import_run(
     Args:
       weights: a file or folder for :func:`ganjax.interop.weights.read_weights`.
       workdir: a directory that is not there, or empty.
-      config: of the family; a snapshot's is of `CONFIGS` without it. What the file tells
-        replaces its fields.
+      config: of the family; without it a snapshot's is of `CONFIGS`, and that of other weights is
+        in ``config.json`` beside them, as of our exports. What the file tells replaces fields.
       overrides: of the config's fields; they have the last word.
 
     Returns:
@@ -86,12 +86,7 @@ def _run(
     """Config and state of the run, and what became of the entries."""
     found = read_weights(weights)
     if config is None:
-        if found.family is None:
-            raise ConfigError(
-                f"{weights} does not tell its architecture. Give --config=configs/biggan.py:"
-                "imagenet128, or the config that it was trained with."
-            )
-        config = configs.load(CONFIGS[found.family])
+        config = _own_config(pathlib.Path(weights), found)
     elif found.family and not config.family.endswith(f".{found.family}"):
         raise ConfigError(
             f"{weights} is of {found.family}, and the config of {config.family}. Leave out "
@@ -110,6 +105,19 @@ def _run(
         except ValueError as error:
             raise ValueError(f"{weights}: {name}: {error}") from error
     return config, _state(family, variables), reports
+
+
+def _own_config(weights: pathlib.Path, found: Weights) -> ConfigDict:
+    """The config that weights come with."""
+    if found.family:
+        return configs.load(CONFIGS[found.family])
+    beside = (weights if weights.is_dir() else weights.parent) / checkpoint.CONFIG
+    if beside.is_file():
+        return configs.from_json(beside.read_text())
+    raise ConfigError(
+        f"{weights} does not tell its architecture, and there is no {checkpoint.CONFIG} beside it. "
+        "Give --config=configs/biggan.py:imagenet128, or the config that it was trained with."
+    )
 
 
 def _players(found: Weights, averaged: str) -> dict[str, str]:
