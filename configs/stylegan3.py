@@ -13,6 +13,8 @@ ffhq1024      T, "FFHQ-U and FFHQ" in the same file.
 ffhq1024_r    R, likewise.
 taichi256     T, frames of TaiChi (configs/stylegan2.py), with the settings of ffhq256: the paper of
               the modulated transformation module, which has it in its table 1, states none.
+auto          T, your data: batch, gamma and average by the official recommendations from resolution
+              and devices; a run prints each with its rule. With ADA.
 
 And with that module at low sampling rates, nothing else (docs/mtm.md):
 
@@ -23,11 +25,11 @@ taichi256_mtm    FID 13.60 in the paper, 21.36 without.
 T is equivariant to translation, R to rotation, too (docs/stylegan3.md). Your own data:
 
     python -m ganjax.data.prepare --source=folder --path=PICTURES --out=data/pets --resolution=256
-    python -m ganjax.main --config=configs/stylegan3.py:ffhq256 --config.data.path=data/pets \\
+    python -m ganjax.main --config=configs/stylegan3.py:auto --config.data.path=data/pets \\
         --config.data.classes=0
 
-and try other weights of the gradient penalty: the official advice is ``--config.loss.r1_gamma`` of
-2 at 256 pixels, four times as much for twice the resolution.
+and try other weights of the gradient penalty, ``--config.loss.r1_gamma``, as the official guide
+advises.
 
 Any value can be overridden: ``--config.train.images=50000``. Counts are in images of the real
 stream that the discriminator sees; a step consumes ``batch`` of them.
@@ -49,7 +51,8 @@ def get_config(preset: str = "shapes") -> ml_collections.ConfigDict:
 
 def tiny(preset: str = "shapes") -> ml_collections.ConfigDict:
     """A preset shrunk until a test can run it: same code paths, built-in data."""
-    config = get_config(preset)
+    config, _ = defaults.follow(stylegan3.RULES, get_config(preset), devices=8)
+    config.unlock()
     config.data.update(source="digits", classes=10, resolution=16, prefetch=1, threads=0)
     config.model.update(
         g_channel_base=64,
@@ -198,9 +201,21 @@ def taichi256():
     return config
 
 
+def auto():
+    """For data of one's own; what is None follows from its resolution and the devices."""
+    config = base()
+    config.data.update(source="records", resolution=256, classes=1)
+    config.augment.mode = "ada"
+    for rule in stylegan3.RULES:
+        group, _, name = rule.field.rpartition(".")
+        with config.ignore_type():
+            config[group][name] = None
+    return config
+
+
 PRESETS = {
     preset.__name__: preset
-    for preset in (shapes, digits, ffhq256, ffhq256_r, ffhq1024, ffhq1024_r, taichi256)
+    for preset in (shapes, digits, ffhq256, ffhq256_r, ffhq1024, ffhq1024_r, taichi256, auto)
 }
 PRESETS |= {
     f"{preset.__name__}_mtm": functools.partial(defaults.with_mtm, preset)

@@ -131,6 +131,7 @@ class Classes:
 
 def test_a_family_without_the_probe_is_named(model):
     with pytest.raises(ConfigError, match="'eqr50k' is of pairs .* 'rotation'.* has 'path'"):
-        evaluate.check_metrics(["eqr50k"], "digits", model.family)
+        still = dataclasses.replace(model.family, probes={"path": model.family.probes["path"]})
+        evaluate.check_metrics(["eqr50k"], "digits", still)
     with pytest.raises(ValueError, match="ppl2_wend measures runs"):
         evaluate.compare("a", "b", ["ppl2_wend"])

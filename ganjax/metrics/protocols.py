@@ -207,6 +207,12 @@ TABLE = (
              probe=Probe("translation", {"reach": 0.125, "whole": False})),
     Protocol("eqr50k", "psnr", PIXELS, "squares", 0, 50_000, "data", {}, "stylegan3",
              probe=Probe("rotation", {"reach": 1.0})),
+    Protocol("eqt1k_int", "psnr", PIXELS, "squares", 0, 1000, "data", {}, "as eqt50k_int",
+             probe=Probe("translation", {"reach": 0.125, "whole": True})),
+    Protocol("eqt1k_frac", "psnr", PIXELS, "squares", 0, 1000, "data", {}, "as eqt50k_frac",
+             probe=Probe("translation", {"reach": 0.125, "whole": False})),
+    Protocol("eqr1k", "psnr", PIXELS, "squares", 0, 1000, "data", {}, "as eqr50k",
+             probe=Probe("rotation", {"reach": 1.0})),
     # Of videos.
     Protocol("fvd2048_16f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N,
              _STYLEGANV, clip=Clip(16)),

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 
 from ganjax.families import stylegan2
 from ganjax.families.stylegan2.networks import Discriminator, MappingNetwork
-from ganjax.families.stylegan2.probes import Probes
 from ganjax.families.stylegan3.networks import Conv, Generator, example_inputs
 from ganjax.families.stylegan3.phases import losses, magnitude_beta
+from ganjax.families.stylegan3.probes import Probes
+from ganjax.families.stylegan3.rules import RULES
 from ganjax.families.stylegan3.sampling import Sampling
 from ganjax.family import Family, Inputs
 from ganjax.layers.mtm import ModulatedTransformConv, conv_at
 
-__all__ = ["build", "networks"]
+__all__ = ["RULES", "build", "networks"]
 
 TransformConv = functools.partial(ModulatedTransformConv, conv=Conv)
 

@@ -6,32 +6,16 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from ganjax.families.stylegan2.sampling import Sampling as StyleGAN2Sampling
 from ganjax.family import Bind, Request
+from ganjax.layers.motion import shifted, turned
 from ganjax.sampling import sheets
 from ganjax.sampling.sheets import Sheet
 
 SHIFTS = (0.0, 0.0625, 0.125, 0.25)  # of the transform sheet, in widths of the image
 TURNS = (0.0, 15.0, 45.0, 90.0)  # degrees
-
-
-def shifted(x: Any, y: Any) -> Float[Array, "*n 3 3"]:
-    """The transform of coordinates that moves the image by (x, y) widths, right and down."""
-    x, y = jnp.broadcast_arrays(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
-    one, none = jnp.ones_like(x), jnp.zeros_like(x)
-    rows = [one, none, -x, none, one, -y, none, none, one]
-    return jnp.stack(rows, axis=-1).reshape(*x.shape, 3, 3)
-
-
-def turned(angle: Any) -> Float[Array, "*n 3 3"]:
-    """The transform of coordinates that turns the image by an angle, clockwise."""
-    angle = jnp.asarray(angle, jnp.float32)
-    cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    one, none = jnp.ones_like(angle), jnp.zeros_like(angle)
-    rows = [cosine, sine, none, -sine, cosine, none, none, none, one]
-    return jnp.stack(rows, axis=-1).reshape(*angle.shape, 3, 3)
 
 
 @dataclasses.dataclass(frozen=True)

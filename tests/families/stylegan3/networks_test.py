@@ -15,9 +15,8 @@ from ganjax.families.stylegan3.networks import (
     example_inputs,
     signals,
 )
-from ganjax.families.stylegan3.sampling import shifted, turned
 from ganjax.layers.initializers import init_on_host
-from ganjax.layers.mtm import ModulatedTransformConv
+from ganjax.layers.motion import shifted, turned
 
 SMALL = dict(
     resolution=16,
@@ -113,34 +112,21 @@ def test_means_move_only_where_they_may():
     )
 
 
-def test_the_transformation_module_takes_the_convolutions_place():
-    """With offsets of zero, as it starts, it is the plain one."""
-    variant = G.clone(conv=ModulatedTransformConv)
-    plain, transforming = start(G), start(variant)
-    layer = dict(transforming["params"]["synthesis"]["L1_20_8"])
-    assert set(layer.pop("offsets")) == {"kernel", "affine", "scale", "bias"}
-    assert set(layer) == set(plain["params"]["synthesis"]["L1_20_8"])
-    images = (jax.jit(m.apply)(v, Z, LABELS) for m, v in ((G, plain), (variant, transforming)))
-    np.testing.assert_allclose(*images, atol=1e-4)
-
-
 def test_mixed_precision():
-    narrow = G.clone(dtype=jnp.bfloat16, narrow=1)
+    """At the highest sampling rate, where asked for."""
+    wide = G.clone(resolution=32, layers=4)
+    narrow = wide.clone(dtype=jnp.bfloat16, narrow=1)
     y, kept = jax.eval_shape(
         functools.partial(narrow.apply, capture_intermediates=True, mutable=["intermediates"]),
-        start(G),
+        start(wide),
         Z,
         LABELS,
     )
     assert y.dtype == jnp.float32
     layers = kept["intermediates"]["synthesis"]
-    dtypes = {
-        name: value["__call__"][-1].dtype for name, value in layers.items() if name != "__call__"
-    }
-    by_rate = dict(zip(G.resamplings(), G.signals(), strict=True))
-    assert {signal.rate for signal in by_rate.values()} == {16.0, 8.0} or len(by_rate) == 4
-    for name, signal in by_rate.items():
-        assert dtypes[name] == (jnp.bfloat16 if signal.rate == 16 else jnp.float32), name
+    found = [layers[name]["__call__"][-1].dtype for name in narrow.resamplings()]
+    wanted = [jnp.float32 if s.rate == 16 else jnp.bfloat16 for s in narrow.signals()]
+    assert found == wanted and len(set(found)) == 2
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes(narrow)))
 
 

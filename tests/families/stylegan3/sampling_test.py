@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ganjax.families.stylegan3.networks import Generator, example_inputs
-from ganjax.families.stylegan3.sampling import SHIFTS, TURNS, Sampling, shifted, turned
+from ganjax.families.stylegan3.sampling import SHIFTS, TURNS, Sampling
 from ganjax.family import Request
 from ganjax.layers.initializers import init_on_host
 
@@ -30,16 +30,6 @@ SAMPLING = Sampling(G)
 def sample():
     variables = init_on_host(G, jax.random.key(0), *example_inputs(G)[0])
     return jax.jit(functools.partial(SAMPLING.sample, jax.tree.map(jnp.asarray, variables)))
-
-
-def test_transforms_are_those_of_coordinates():
-    """A transform says what an image's point shows: the inverse of where it goes."""
-    np.testing.assert_allclose(shifted(0.25, -0.5) @ jnp.array([0.25, -0.5, 1.0]), [0, 0, 1])
-    # A quarter of a turn clockwise, rows counting down: what is right comes from above.
-    np.testing.assert_allclose(
-        turned(np.pi / 2) @ jnp.array([1.0, 0.0, 1.0]), [0, -1, 1], atol=1e-6
-    )
-    assert shifted(jnp.zeros(3), 1.0).shape == (3, 3, 3)
 
 
 def test_the_sheet_moves_the_same_latents(sample):
