@@ -189,8 +189,8 @@ def _check(times: Any, *names: str) -> None:
 
 def _below(xp: Any, uniform: Any, count: Any) -> Any:
     """A whole number from 0 to ``count - 1``, each as likely."""
-    # The product of a number below 1 may be rounded up.
-    return xp.minimum((uniform * count).astype(xp.int32), xp.asarray(count - 1, dtype=xp.int32))
+    # Never rounded up to ``count``: the largest number below 1 is half an ulp or more too small.
+    return (uniform * count).astype(xp.int32)
 
 
 TIMES = {"dense": Dense, "sparse": Sparse, "even": Even}

@@ -102,12 +102,15 @@ class VideoFile:
                 if not container.streams.video:
                     raise BrokenItem(f"{self.name}: no video in it")
                 stream = container.streams.video[0]
-                # Many videos are read at once; a damaged one is an error, not a grey picture.
-                stream.codec_context.thread_count = 1
-                stream.codec_context.options = {"err_detect": "explode"}
+                stream.codec_context.thread_count = 1  # many videos are read at once
                 yield container, stream
         except av.FFmpegError as error:
             raise BrokenItem(f"{self.name}: {error.strerror}") from error
+        except (OSError, BrokenItem):
+            raise
+        # PyAV raises other things on damaged input, UnicodeDecodeError among them.
+        except Exception as error:
+            raise BrokenItem(f"{self.name}: {error or type(error).__name__}") from error
 
     def _scan(self) -> Timeline:
         with self._opened() as (container, stream):

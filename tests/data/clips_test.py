@@ -101,9 +101,10 @@ def test_a_jitted_step_chooses_the_same_times():
         found = jax.jit(times)(jnp.asarray(uniform), jnp.asarray(lengths))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, times(uniform, lengths), rtol=1e-6)
-    # In float32 1 - 2^-24 times a length may be the length.
-    most = np.full((1, 5), np.nextafter(np.float32(1), np.float32(0)))
-    assert Sparse(5)(most, 1025)[0, -1] == 1024
+    largest, lengths = np.nextafter(np.float32(1), np.float32(0)), jnp.arange(1, 100_000)
+    with jax.enable_x64(False):
+        last = Dense(1)(jnp.full((len(lengths), 1), largest), lengths)
+    assert (last[:, 0] < lengths).all(), "no product is rounded up"
 
 
 def test_a_config_names_a_sampler():

@@ -1,5 +1,6 @@
 """Frames of video files, in any order, of any kind of file."""
 
+import av
 import numpy as np
 import pytest
 
@@ -51,6 +52,33 @@ def test_only_what_follows_the_key_frame_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(VideoFile, "_numbered", watched)
     video.read(np.array([12, 21]))
     assert decoded == [10, 11, 12, 20, 21]
+
+
+def test_frames_that_are_not_shown_do_not_count(tmp_path):
+    """VP8 keeps frames that others refer to alone in packets of their own."""
+    file = write_video(tmp_path / "a.webm", LEVELS, "libvpx", gop=50)
+    with av.open(str(file)) as container:
+        packet = bytes(list(container.demux(video=0))[5])
+    data = bytearray(file.read_bytes())
+    data[data.index(packet)] &= ~0x10  # show_frame (RFC 6386, 9.1)
+    file.write_bytes(data)
+    video = VideoFile(Folder(tmp_path), "a.webm")
+    assert len(video) == 21
+    shown = LEVELS[:5] + LEVELS[6:]
+    np.testing.assert_allclose(
+        levels_of(video.read(np.array([4, 5, 20]))), np.array(shown)[[4, 5, 20]], atol=9
+    )
+
+
+def test_whatever_the_decoder_raises_is_a_broken_item(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", LEVELS)
+
+    def raises(*args):
+        raise UnicodeDecodeError("utf-8", b"x", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(av, "open", raises)
+    with pytest.raises(BrokenItem, match="^a.mp4: .*invalid start byte"):
+        VideoFile(Folder(tmp_path), "a.mp4")
 
 
 def test_frames_of_a_zip(tmp_path):
@@ -125,12 +153,16 @@ def test_what_is_no_video_is_named(tmp_path):
 
 
 def test_a_damaged_frame_is_named(tmp_path):
+    """One byte of it is enough, and the frames before it can be read."""
     noise = np.random.default_rng(0).integers(0, 255, 22)
-    file = write_video(tmp_path / "a.mp4", noise, gop=11, options={"bf": "0"})
+    file = write_video(tmp_path / "a.mp4", noise, gop=22, options={"bf": "0", "sc_threshold": "0"})
+    whole = VideoFile(Folder(tmp_path), "a.mp4").read(np.arange(22))
+    with av.open(str(file)) as container:
+        packet = bytes(list(container.demux(video=0))[9])
     data = bytearray(file.read_bytes())
-    start = data.index(b"mdat") + 4
-    broken = slice(start + (len(data) - start) // 4, start + (len(data) - start) // 2)
-    data[broken] = bytes(len(data[broken]))
+    data[data.index(packet) + 20] ^= 255
     file.write_bytes(data)
-    with pytest.raises(BrokenItem, match="^a.mp4: "):
-        VideoFile(Folder(tmp_path), "a.mp4").read(np.arange(22))
+    video = VideoFile(Folder(tmp_path), "a.mp4")
+    np.testing.assert_array_equal(video.read(np.arange(9)), whole[:9])
+    with pytest.raises(BrokenItem, match="^a.mp4: its frame 9 cannot be decoded"):
+        video.read(np.arange(10))
