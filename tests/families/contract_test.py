@@ -144,7 +144,7 @@ def test_samples_have_the_items_shape_and_range(file):
 
 @every_default
 def test_official_weights_go_out_and_come_back(file):
-    family, config = tiny(file), importlib.import_module(f"configs.{file}").tiny()
+    family, config = tiny(file), configs.module(file).tiny()
     official = official_of(config)
     state = family.init(jax.random.key(0))
     for player, module in family.networks.items():
