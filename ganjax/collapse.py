@@ -49,11 +49,12 @@ class Watch:
         def fakes(variables):
             key, indices = jax.random.key(SEED), jnp.arange(FAKES)
             draws = family.draws(key, indices, Request(classes))
-            return family.sample(variables, draws), draws.get("label")
+            return _pictures(family.sample(variables, draws)), draws.get("label")
 
         def reals(batch):
             first = jax.tree.map(lambda leaf: leaf[0, 0, :REALS], batch)
-            return to_float(first["image"]), first.get("label")
+            real = first["clip"] if "clip" in first else first["image"]
+            return to_float(_pictures(real)), first.get("label")
 
         # On every process, for the host compares them.
         self._fakes = jax.jit(fakes, out_shardings=replicated(mesh))
@@ -104,3 +105,8 @@ class Watch:
         """Goes on from the ``memory`` among a checkpoint's metrics."""
         kept = {k.removeprefix("watch/"): v for k, v in metrics.items() if k.startswith("watch/")}
         self._watch = CollapseWatch(self._rules, kept)
+
+
+def _pictures(samples: Any) -> Any:
+    """Images themselves, the first frames of clips."""
+    return samples if samples.ndim == 4 else samples[:, 0]
