@@ -43,7 +43,7 @@ SHEET = flags.DEFINE_string(
     "sheet",
     "grid",
     "sample: which of the family's pictures. BigGAN: grid, truncation, latents, classes. StyleGAN: "
-    "grid, truncation, mixing, latents, mean.",
+    "grid, truncation, mixing, latents, mean, and of some offsets, augment, transform.",
 )
 VIDEO = flags.DEFINE_string(
     "video", None, "sample: one of the family's videos instead: z; StyleGAN: z, w."

@@ -189,6 +189,7 @@ def test_videos_of_the_default_have_the_items_shape(file):
     family = tiny(file)
     sample = functools.partial(jax.jit(family.sample), family.init(jax.random.key(0)).ema)
     request = Request(rows=1, frames=2, anchors=2)
+    assert family.videos
     for name, video in family.videos.items():
         made = video(lambda truncation: sample, jax.random.key(1), request)
         first, last = made.sheet(0).images, made.sheet(1).images
