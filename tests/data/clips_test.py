@@ -270,6 +270,7 @@ def test_threads_devices_and_restarts_do_not_matter(folder):
     assert_equal(batches(folder, 3, threads=2, sharding=mesh_sharding(8)), wanted)
 
 
+@pytest.mark.slow
 def test_two_processes_read_the_clips_of_one(folder, tmp_path):
     run(f"{__name__}:save_batches", str(folder), str(tmp_path), processes=2)
     for number, batch in enumerate(batches(folder, 2, threads=0)):

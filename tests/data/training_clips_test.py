@@ -130,6 +130,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_on_files_resumes_bit_equal_and_names_what_is_short(folder, tmp_path):
     data = {"source": "folder", "path": str(folder), "classes": 0}
     train(config(3, **data), tmp_path / "whole")
