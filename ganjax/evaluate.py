@@ -273,6 +273,7 @@ class Evaluation:
             for group in protocols.that_see_alike(self._protocols)
         ]
         self._programs: generate.Programs | None = None
+        self._labels: dict[tuple[int, int], np.ndarray | None] = {}
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -318,7 +319,7 @@ class Evaluation:
         for labels in sorted({protocol.labels for protocol in group}):
             alike = [protocol for protocol in group if protocol.labels == labels]
             count = max(protocol.fakes or 0 for protocol in alike)
-            drawn = self._labels(count, seed) if labels == "data" else None
+            drawn = self._drawn_labels(count, seed) if labels == "data" else None
             results |= bench.measure(self._samples(model, alike[0], seed, drawn), alike)
         return results
 
@@ -331,13 +332,17 @@ class Evaluation:
         self._programs = samples.model.programs
         return videos.Frames(samples, frames_seen(first)) if first.sees_frames else samples
 
-    def _labels(self, count: int, seed: int) -> np.ndarray | None:
-        """Labels of so many real samples, drawn with replacement."""
+    def _drawn_labels(self, count: int, seed: int) -> np.ndarray | None:
+        """Labels of so many real samples, drawn with replacement; read once."""
         if self._source is None:
             return None
-        if isinstance(self._source, videos.VideoSource):
-            return videos.drawn_labels(self._source, count, seed)
-        return pictures.of_run(self._source, self._options, seed).drawn_labels(count, seed)
+        if (count, seed) not in self._labels:
+            if isinstance(self._source, videos.VideoSource):
+                drawn = videos.drawn_labels(self._source, count, seed)
+            else:
+                drawn = pictures.of_run(self._source, self._options, seed).drawn_labels(count, seed)
+            self._labels[count, seed] = drawn
+        return self._labels[count, seed]
 
 
 def _with_samples(protocol: Protocol, samples: int | None) -> Protocol:

@@ -58,6 +58,10 @@ def test_path_length_of_a_generator(model, monkeypatch):
     program = here._extractors["vgg16",]
     again = here.measure(Pairs(model, protocol.probe, 3, labels), [protocol])[protocol]
     assert again.values == result.values
+    later = jax.tree.map(lambda x: 1.2 * x, model.variables)
+    later = generate.Model(model.family, later, model.config, step=2)
+    after = here.measure(Pairs(later, protocol.probe, 3, labels), [protocol])[protocol]
+    assert after.values[""] != pytest.approx(result.values[""], rel=0.1)
     assert here._extractors["vgg16",] is program  # nothing is compiled anew
     assert program._program._cache_size() == 1
 

@@ -216,6 +216,16 @@ def test_repeats_have_seeds_of_their_own_and_a_deviation(monkeypatch):
     assert again["metrics"] == record["metrics"]
 
 
+def test_other_real_samples_need_no_other_networks(monkeypatch):
+    protocol = few(monkeypatch, "fvd2048_16f_digan", clip=Clip(5, reals="windows"), reals=20)
+    seen = videos.Seen(Videos())
+    benches = [bench.Bench(videos.real(seen, protocol, 20, 0), [protocol], 0)]
+    reals = [next(iter(benches[0]._real.values())).whole.mean]
+    benches.append(benches[0].again(videos.real(seen, protocol, 20, 1), 1))
+    reals.append(next(iter(benches[1]._real.values())).whole.mean)
+    assert not np.array_equal(*reals) and benches[1]._networks is benches[0]._networks
+
+
 def test_frames_are_rounded_and_kept_as_the_protocol_says():
     exact = made(3, 4)
     (down,) = models.Samples(model(), clip=Clip(4, rounding="down")).batches(range(3))
