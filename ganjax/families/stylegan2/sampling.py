@@ -16,6 +16,7 @@ from ganjax.sampling import sheets, truncation
 from ganjax.sampling.sheets import Sheet, Video
 
 COLUMNS = 10  # of a sheet, when nobody asks for classes
+MOVING = 4  # columns of a video without classes: players refuse frames that are too wide
 STEPS = 9  # of an interpolation, both ends included
 COARSE = 4  # layers whose styles are coarse: up to 8x8
 PSIS = (1.0, 0.7, 0.5, 0.0)  # of the truncation sheet; 0 is the mean image
@@ -176,7 +177,7 @@ class Sampling:
 
     def _moving_z(self, bind: Bind, key: Any, request: Request) -> Video:
         """z goes round on the sphere, where the mapping network's input lies."""
-        columns = self._columns(request)
+        columns = self._columns(request, MOVING)
         return sheets.latent_cycle(
             self._simple(bind, request),
             key,
@@ -190,7 +191,7 @@ class Sampling:
 
     def _moving_w(self, bind: Bind, key: Any, request: Request) -> Video:
         """w goes round, through the w of the latents that `_moving_z` passes."""
-        columns, k = self._columns(request), request.anchors
+        columns, k = self._columns(request, MOVING), request.anchors
         labels = np.tile(_int32(columns), request.rows)
         kept, sample = self._kept(request), bind(request.truncation)
 
@@ -208,10 +209,10 @@ class Sampling:
         titles = self._titles(columns, request)
         return sheets.cycle(blend, anchors, labels, request.frames, len(columns), titles)
 
-    def _columns(self, request: Request) -> tuple[int, ...]:
+    def _columns(self, request: Request, unconditional: int = COLUMNS) -> tuple[int, ...]:
         """The class of each column; class 0 in an unconditional sheet, where it means nothing."""
         if not self.generator.classes:
-            return (0,) * COLUMNS
+            return (0,) * unconditional
         return request.classes or tuple(range(min(self.generator.classes, COLUMNS)))
 
     def _titles(self, columns: tuple[int, ...], request: Request) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def test_unconditional_sheets_have_no_titles():
     black = lambda draws: jnp.zeros((len(draws["z"]), 8, 8, 1))  # noqa: E731
     for video in sampling.videos().values():
         first = video(lambda truncation: black, KEY, Request(rows=2)).sheet(0)
-        assert (len(first.images), first.columns, first.column_titles) == (20, 10, ())
+        assert (len(first.images), first.columns, first.column_titles) == (8, 4, ())
     for name, sheet in sampling.sheets().items():
         made = sheet(lambda truncation: black, KEY, Request(rows=2))
         assert made.column_titles == () and (made.row_titles == () or name == "truncation")
