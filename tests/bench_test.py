@@ -90,7 +90,7 @@ def test_a_run_is_measured_by_pairs_and_pictures_together(model, monkeypatch):
     monkeypatch.setattr(bench.catalog, "load", lambda name: Squares())
     monkeypatch.setattr(evaluate, "Samples", lambda *args: Stub(model))
     monkeypatch.setattr(bench, "train_classifier", lambda *args: Classes())
-    names = ["ppl2_wend", "class_accuracy", "ppl_zfull"]
+    names = ["ppl2_wend", "class_accuracy", "ppl_zfull", "ppl_wend"]
     for name in names:
         monkeypatch.setitem(BY_NAME, name, few(name, 8))
     source = Digits((16, 16))
