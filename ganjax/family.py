@@ -25,6 +25,7 @@ from ganjax.adversarial.state import Ema, TrainState
 from ganjax.defaults import FieldRule, follow
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights
+from ganjax.layers.folding import LANES
 from ganjax.layers.initializers import init_on_host
 from ganjax.parallel.rules import Rule
 from ganjax.sampling.sheets import Sheet, Video
@@ -221,7 +222,8 @@ def build(config: Any, platform: str) -> Family:
 
     Args:
       config: a config file's.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; decides ``config.precision == "auto"``.
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; decides ``config.precision == "auto"`` and
+        ``config.lanes == -1``.
 
     Raises:
       ValueError: the module cannot be imported or has no ``build``; an unknown precision.
@@ -234,9 +236,11 @@ def build(config: Any, platform: str) -> Family:
             "config.data.classes=0 takes what the data has, at which only training looks. Set the "
             "number of classes."
         )
+    config = config.copy_and_resolve_references().unlock()
     if config.precision == "auto":
-        config = config.copy_and_resolve_references()
         config.precision = "float32" if platform == "cpu" else "bfloat16"
+    if config.get("lanes", -1) == -1:  # runs of earlier versions have none
+        config.lanes = LANES if platform == "tpu" else 0
     unknown = [rule.field for rule in _rules(module) if _value(config, rule.field) is None]
     if unknown:
         raise ValueError(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from ganjax.layers.activation import activation_of, bias_act
 from ganjax.layers.filtering import Taps, conv2d_resample, setup_filter
+from ganjax.layers.folding import folded_conv2d, tiled
 from ganjax.layers.initializers import Constant, Normal
 from ganjax.layers.linear import lookup
 
@@ -73,6 +74,7 @@ class EqualizedConv(nn.Module):
         taps: of the resampling filter.
         clamp: limit of the result for a gain of 1; None for none.
         dtype: of the computation; None: as input and kernel promote.
+        pixels: of a row that lie side by side, at the higher resolution (`layers/folding.py`).
     """
 
     features: int
@@ -84,22 +86,39 @@ class EqualizedConv(nn.Module):
     taps: Any = (1, 3, 3, 1)
     clamp: float | None = None
     dtype: Any = None
+    pixels: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w i"], gain: float = 1.0) -> Float[Array, "n h2 w2 o"]:
         """`gain` scales the activation's own, and the clamp with it."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        channels = x.shape[-1] * self.up // self.pixels if self.pixels > 1 else x.shape[-1]
+        shape = (self.kernel_size, self.kernel_size, channels, self.features)
         kernel = self.param("kernel", Normal(), shape)
         bias = self.param("bias", Constant(0.0), (self.features,)) if self.use_bias else None
         x = x.astype(self.dtype or jnp.promote_types(x.dtype, kernel.dtype))
-        y = conv2d_resample(
+        y = convolve(
             x,
             kernel / math.sqrt(math.prod(shape[:-1])),
             resampling_taps(self.taps, self.up, self.down),
-            up=self.up,
-            down=self.down,
+            self.up,
+            self.down,
+            self.pixels,
         )
         return finish(y, bias, self.activation, gain, self.clamp)
+
+
+def convolve(
+    x: Float[Array, "n h w i"],
+    kernel: Float[Array, "k k i2 o2"],
+    taps: Taps,
+    up: int = 1,
+    down: int = 1,
+    pixels: int = 1,
+) -> Float[Array, "n h2 w2 o"]:
+    """`conv2d_resample`, or of an image with `pixels` of a row side by side."""
+    if pixels > 1:
+        return folded_conv2d(x, kernel, taps, pixels=pixels, up=up, down=down)
+    return conv2d_resample(x, kernel, taps, up=up, down=down)
 
 
 def resampling_taps(taps: Any, up: int = 1, down: int = 1) -> Taps:
@@ -110,10 +129,10 @@ def resampling_taps(taps: Any, up: int = 1, down: int = 1) -> Taps:
 def finish(
     y: Array, bias: Array | None, activation: str, gain: float, clamp: float | None
 ) -> Array:
-    """`bias_act` whose gain and clamp are both scaled by `gain`."""
+    """`bias_act`, of folded images too, whose gain and clamp are both scaled by `gain`."""
     return bias_act(
         y,
-        bias,
+        None if bias is None else tiled(bias, y.shape[-1]),
         activation,
         gain=activation_of(activation).gain * gain,
         clamp=None if clamp is None else clamp * gain,

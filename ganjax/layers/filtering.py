@@ -89,7 +89,7 @@ def upfirdn2d(
     if taps is None and (*ups, *downs, *pads[0], *pads[1], gain) == (1, 1, 1, 1, 0, 0, 0, 0, 1):
         return x
     taps = np.ones((1, 1), np.float32) if taps is None else taps
-    vertical, horizontal = _separate(taps)
+    vertical, horizontal = separate(taps)
 
     def depthwise(x: Array) -> Array:
         kernel = taps if taps.ndim == 2 else taps[:, None] * taps[None, :]
@@ -197,7 +197,7 @@ def conv2d_resample(
     if size == 1 and down == 1:
         x = _correlate(x, kernel, _padding(0), groups)
         return upfirdn2d(x, taps, up=up, padding=pads, flip=flip, gain=float(up**2))
-    phased = plain and _separate(taps)[0] is not None
+    phased = plain and separate(taps)[0] is not None
     if up == 2 and down == 1 and phased:
         few = kernel.shape[-1] < MANY and _grows_large(x, up)
         accelerated = _filter_first if few else _up
@@ -262,7 +262,7 @@ def _up_by_phases(x, kernel, taps, pads, flip):
     pads = _widened(pads, [(1 - size, 1 - size)] * 2)
     rows, columns = (
         _band(t, 2 * (length + half), 1, 1, pad, flip).reshape(-1, length + half, 2)
-        for t, length, pad in zip(_separate(taps), (h, w), pads)
+        for t, length, pad in zip(separate(taps), (h, w), pads)
     )
     y = jnp.einsum("nabpqo,Hap->nHbqo", y, (4 * rows).astype(y.dtype))
     return jnp.einsum("nHbqo,Wbq->nHWo", y, columns.astype(y.dtype))
@@ -275,7 +275,7 @@ def _down_by_phases(x, kernel, taps, pads, flip):
     half = size // 2
     pads = _widened(pads, [(0, 1)] * 2)  # an even number of pixels
     rows, columns = (
-        _band(t, length, 1, 1, pad, flip) for t, length, pad in zip(_separate(taps), (h, w), pads)
+        _band(t, length, 1, 1, pad, flip) for t, length, pad in zip(separate(taps), (h, w), pads)
     )
     y = _along(x, rows, columns)
     heights, widths = y.shape[1] // 2, y.shape[2] // 2
@@ -341,7 +341,7 @@ def _band(taps: Taps, size: int, up: int, down: int, pads: tuple[int, int], flip
     return taps[number] * inside
 
 
-def _separate(taps: Taps) -> tuple[Any, Any]:
+def separate(taps: Taps) -> tuple[Any, Any]:
     """Vertical and horizontal taps whose product the filter is; (None, None) if there are none."""
     if taps.ndim == 1:
         return taps, taps

@@ -11,31 +11,36 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ganjax.layers.convolution import conv2d
-from ganjax.layers.equalized import EqualizedDense, resampling_taps
-from ganjax.layers.filtering import conv2d_resample
+from ganjax.layers.equalized import EqualizedDense, convolve, resampling_taps
+from ganjax.layers.folding import tiled
 from ganjax.layers.initializers import Normal
 
 DEMODULATION_EPS = 1e-8
 
 
 def modulated_conv2d(
-    x: Float[Array, "n h w i"],
+    x: Float[Array, "n h w _"],
     kernel: Float[Array, "k k i o"],
     styles: Float[Array, "n i"],
     *,
     demodulate: bool = True,
     eps: float = DEMODULATION_EPS,
     operation: Callable[[Array, Array], Array] = conv2d,
-) -> Float[Array, "n h2 w2 o"]:
+) -> Float[Array, "n h2 w2 _"]:
     """Convolution with `kernel * styles`, each output channel divided by its weights' length.
 
-    Scales go to the input and to the output instead, where they mean the same: one convolution for
-    the whole batch. A kernel for each sample costs a TPU 5 to 70 times as much.
+        Scales go to the input and to the output instead, where they mean the same: one convolution for
+        the whole batch. A kernel for each sample costs a TPU 5 to 70 times as much.
 
-    Args:
-        demodulate: divide by the length; the expected variance of the output is then 1.
-        eps: added to the squared length.
-        operation: `(x, kernel) -> y`, linear in both and with a kernel common to all pixels.
+        Args:
+            demodulate: divide by the length; the expected variance of the output is then 1.
+    <<<<<<< HEAD
+            eps: added to the squared length.
+            operation: `(x, kernel) -> y`, linear in both and with a kernel common to all pixels.
+    =======
+            operation: `(x, kernel) -> y`, linear in both and with a kernel common to all pixels; it may
+                be of folded images (`layers/folding.py`).
+    >>>>>>> 4be3ee2 (Lay pixels of few channels side by side on a TPU; count a roofline and compare formulations)
     """
     # NOTE: the official half-precision path also rescales weights and styles, lest float16
     # overflows; bfloat16 has the range of float32.
@@ -44,9 +49,9 @@ def modulated_conv2d(
 
 
 def _scaled(x: Array, scale: Array) -> Array:
-    """`x` with its channels scaled, in its own dtype."""
+    """`x`, which may be folded, with its channels scaled, in its own dtype."""
     # Multiplied wide, so that the scale's gradient, a sum over all pixels, is wide, too.
-    return (x * scale[:, None, None, :]).astype(x.dtype)
+    return (x * tiled(scale, x.shape[-1])[:, None, None, :]).astype(x.dtype)
 
 
 def demodulation(
@@ -60,9 +65,10 @@ def demodulation(
     return lax.rsqrt(length + eps)
 
 
-def resampled(taps: Any, up: int) -> Callable[[Array, Array], Array]:
+def resampled(taps: Any, up: int, pixels: int = 1) -> Callable[[Array, Array], Array]:
     """A convolution that multiplies the resolution, as `modulated_conv2d` takes it."""
-    return functools.partial(conv2d_resample, taps=resampling_taps(taps, up), up=up)
+    taps = resampling_taps(taps, up)
+    return functools.partial(convolve, taps=taps, up=up, pixels=pixels)
 
 
 class ModulatedConv(nn.Module):
@@ -78,6 +84,7 @@ class ModulatedConv(nn.Module):
         eps: of the demodulation.
         taps: of the resampling filter.
         dtype: of the computation; None: as input and kernel promote.
+        pixels: of a row that lie side by side, at the higher resolution (`layers/folding.py`).
     """
 
     features: int
@@ -87,6 +94,7 @@ class ModulatedConv(nn.Module):
     eps: float = DEMODULATION_EPS
     taps: Any = (1, 3, 3, 1)
     dtype: Any = None
+    pixels: int = 1
 
     @nn.compact
     def __call__(
@@ -96,13 +104,13 @@ class ModulatedConv(nn.Module):
         operation: Callable[[Array, Array], Array] | None = None,
     ) -> Float[Array, "n h2 w2 o"]:
         """`operation`: as of `modulated_conv2d`; None: a convolution."""
-        channels = x.shape[-1]
+        channels = x.shape[-1] * self.up // self.pixels if self.pixels > 1 else x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
         kernel = self.param("kernel", Normal(), shape)
         styles = EqualizedDense(channels, initial_bias=1.0, name="affine")(w)
         if not self.demodulate:
             styles = styles / math.sqrt(math.prod(shape[:-1]))
-        operation = operation or resampled(self.taps, self.up)
+        operation = operation or resampled(self.taps, self.up, self.pixels)
         x = x.astype(self.dtype or jnp.promote_types(x.dtype, kernel.dtype))
         return modulated_conv2d(
             x, kernel, styles, demodulate=self.demodulate, eps=self.eps, operation=operation

@@ -138,6 +138,7 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
         narrow=model.narrow,
         # None computes in the parameters' own precision: float32, or float64 in tests.
         dtype=None if config.precision == "float32" else jnp.dtype(config.precision),
+        lanes=config.lanes,
     )
     mapping = functools.partial(MappingNetwork, layers=model.mapping_layers)
     generator = Generator(

@@ -10,10 +10,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ganjax.layers.equalized import EqualizedConv, EqualizedDense, finish
 from ganjax.layers.filtering import downsample2d, setup_filter, upsample2d
+from ganjax.layers.folding import fold, unfold
 from ganjax.layers.initializers import Normal, zeros
 from ganjax.layers.minibatch import MinibatchStd
 from ganjax.layers.modulated import ModulatedConv
@@ -32,6 +34,7 @@ class SynthesisLayer(nn.Module):
     Attributes:
         resolution: of the output, in pixels.
         use_noise: False: the layer has no noise at all.
+        pixels: of a row that lie side by side in the output (`layers/folding.py`).
     """
 
     features: int
@@ -43,16 +46,20 @@ class SynthesisLayer(nn.Module):
     clamp: float | None = None
     conv: Callable[..., nn.Module] = ModulatedConv
     dtype: Any = None
+    pixels: int = 1
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "n h w i"],
         w: Float[Array, "n d"],
-        noise: Float[Array, "n h2 w2 1"] | str = "const",
+        noise: Float[Array, "n _ _ 1"] | str = "const",
         gain: float = 1.0,
     ) -> Float[Array, "n h2 w2 o"]:
-        conv = self.conv(features=self.features, up=self.up, taps=self.taps, dtype=self.dtype)
+        folded = {"pixels": self.pixels} if self.pixels > 1 else {}
+        conv = self.conv(
+            features=self.features, up=self.up, taps=self.taps, dtype=self.dtype, **folded
+        )
         # Its parameters lie beside the noise's strength and the bias, not a level below.
         nn.share_scope(self, conv)
         x = conv(x, w)
@@ -63,9 +70,20 @@ class SynthesisLayer(nn.Module):
             if isinstance(noise, str) and noise == "const":
                 noise = fixed.value[:, :, None]
             if not isinstance(noise, str):
-                x = (x + noise * strength).astype(x.dtype)
+                noise = noise.reshape(-1, *noise.shape[-3:])
+                x = self._noisy(x, noise, strength).astype(x.dtype)
         bias = self.param("bias", zeros, (self.features,))
         return finish(x, bias, self.activation, gain, self.clamp)
+
+    def _noisy(self, x: Array, noise: Array, strength: Array) -> Array:
+        """Each pixel's noise on all of its channels."""
+        # Of a strength for each channel, the gradient is a sum over pixels as the bias's is, and
+        # made with it: half of the cost of summing over channels first.
+        channel = np.arange(x.shape[-1]) // self.features
+        for index in range(self.pixels):
+            own = jnp.where(channel == index, strength, 0)
+            x = x + fold(noise, self.pixels)[..., index : index + 1] * own
+        return x
 
     def _fixed_noise(self, shape: tuple[int, int]) -> Array:
         return Normal()(self.make_rng("params"), shape)
@@ -77,12 +95,20 @@ class ToRGB(nn.Module):
     features: int
     clamp: float | None = None
     dtype: Any = None
+    pixels: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w i"], w: Float[Array, "n d"]) -> Array:
-        conv = ModulatedConv(self.features, kernel_size=1, demodulate=False, dtype=self.dtype)
+        """An image whose pixels lie in place, whatever those of the features do."""
+        conv = ModulatedConv(
+            self.features,
+            kernel_size=1,
+            demodulate=False,
+            dtype=self.dtype,
+            pixels=self.pixels,
+        )
         nn.share_scope(self, conv)
-        y = conv(x, w)
+        y = unfold(conv(x, w), self.pixels)
         return finish(y, self.param("bias", zeros, (self.features,)), "linear", 1.0, self.clamp)
 
 
@@ -95,6 +121,8 @@ class SynthesisBlock(nn.Module):
         residual: a 1x1 convolution leads past the other two.
         to_rgb: the block makes an image and adds it to what came.
         layer: makes a convolution layer, called with `features`, `resolution` and `up`.
+        pixels: of a row that lie side by side in the output, and half as many in the input
+            (`layers/folding.py`); 1: neither is folded.
     """
 
     features: int
@@ -106,6 +134,7 @@ class SynthesisBlock(nn.Module):
     taps: Any = (1, 3, 3, 1)
     clamp: float | None = None
     dtype: Any = None
+    pixels: int = 1
 
     @property
     def convs(self) -> int:
@@ -116,7 +145,7 @@ class SynthesisBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "n h w i"] | None,
-        image: Float[Array, "n h w c"] | None,
+        image: Float[Array, "n _ _ c"] | None,
         ws: Float[Array, "n layers d"],
         noise: Noise = "const",
     ) -> tuple[Array, Array | None]:
@@ -127,7 +156,11 @@ class SynthesisBlock(nn.Module):
             noise: by "conv0" and "conv1", or a mode.
         """
         layer = functools.partial(
-            self.layer, features=self.features, resolution=self.resolution, dtype=self.dtype
+            self.layer,
+            features=self.features,
+            resolution=self.resolution,
+            dtype=self.dtype,
+            pixels=self.pixels,
         )
 
         def apply(name: str, x: Array, index: int, gain: float = 1.0, up: int = 1) -> Array:
@@ -149,6 +182,7 @@ class SynthesisBlock(nn.Module):
                 up=2,
                 taps=self.taps,
                 dtype=self.dtype,
+                pixels=self.pixels,
                 name="skip",
             )(x, half)
             x = skip + apply("conv1", apply("conv0", x, 0, up=2), 1, half)
@@ -160,7 +194,7 @@ class SynthesisBlock(nn.Module):
         if image is not None:
             image = upsample2d(image, setup_filter(self.taps))
         if self.to_rgb:
-            rgb = ToRGB(self.image_channels, self.clamp, self.dtype, name="torgb")
+            rgb = ToRGB(self.image_channels, self.clamp, self.dtype, self.pixels, name="torgb")
             y = rgb(x, ws[:, self.convs])
             y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
             image = y if image is None else image + y
@@ -178,6 +212,8 @@ class DiscriminatorBlock(nn.Module):
         skip: the image goes on to the next block, at half its resolution.
         conv: makes the layers, called with `features`.
         clamp: limit of what convolutions return, but for the 1x1 one.
+        pixels: of a row that lie side by side in the input, and half as many in the output
+            (`layers/folding.py`); 1: neither is folded.
     """
 
     features: int
@@ -188,17 +224,19 @@ class DiscriminatorBlock(nn.Module):
     conv: Callable[..., nn.Module]
     clamp: float | None = None
     taps: Any = (1, 3, 3, 1)
+    pixels: int = 1
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w i"] | None, image: Float[Array, "n h w c"] | None
+        self, x: Float[Array, "n h w i"] | None, image: Float[Array, "n _ _ c"] | None
     ) -> tuple[Array, Array | None]:
         """Features and image, both at half the resolution."""
-        conv = functools.partial(self.conv, taps=self.taps)
+        folded = {"pixels": self.pixels} if self.pixels > 1 else {}
+        conv = functools.partial(self.conv, taps=self.taps, **folded)
         layer = functools.partial(conv, clamp=self.clamp)
         if self.from_rgb:
             assert image is not None, "an earlier block has kept the image"
-            y = layer(features=self.hidden, kernel_size=1, name="fromrgb")(image)
+            y = layer(features=self.hidden, kernel_size=1, name="fromrgb")(fold(image, self.pixels))
             x = y if x is None else x + y
             image = downsample2d(image, setup_filter(self.taps)) if self.skip else None
         assert x is not None, "the first block is the one that sees the image"

@@ -27,6 +27,7 @@ from ganjax.families.stylegan2.blocks import (
 )
 from ganjax.layers.activation import activation_of
 from ganjax.layers.equalized import EqualizedConv, EqualizedDense
+from ganjax.layers.folding import fold, side_by_side, unfold
 from ganjax.layers.initializers import zeros
 from ganjax.layers.modulated import ModulatedConv
 
@@ -174,23 +175,30 @@ class Synthesis(nn.Module):
     clamp: float | None
     dtype: Any
     narrow: int
+    lanes: int
 
     def setup(self) -> None:
         check_architecture(self.architecture)
         sizes = resolutions(self.resolution)
+        channels = [channels_at(size, self.channel_base, self.channel_max) for size in sizes]
+        convs = [self.conv_at.get(size, self.conv) for size in sizes]
+        pixels = side_by_side(channels, self.lanes)
+        if any(number > 1 and conv is not ModulatedConv for number, conv in zip(pixels, convs)):
+            pixels = [1] * len(sizes)
         blocks = []
         for index, size in enumerate(sizes):
             last = index == len(sizes) - 1
             block = SynthesisBlock(
-                channels_at(size, self.channel_base, self.channel_max),
+                channels[index],
                 size,
                 residual=self.architecture == "resnet",
                 to_rgb=last or self.architecture == "skip",
                 image_channels=self.image_channels,
-                layer=functools.partial(self.layer, conv=self.conv_at.get(size, self.conv)),
+                layer=functools.partial(self.layer, conv=convs[index]),
                 taps=self.taps,
                 clamp=self.clamp,
                 dtype=dtype_at(size, self.resolution, self.dtype, self.narrow),
+                pixels=pixels[index],
                 name=f"b{size}",
             )
             blocks.append(block)
@@ -204,8 +212,11 @@ class Synthesis(nn.Module):
             raise ValueError(f"noise={noise!r}; give arrays by name, or one of {NOISE_MODES}")
         x: Array | None = None
         image: Array | None = None
-        first = 0
+        first, pixels = 0, 1
         for block in self.blocks:
+            if x is not None and block.pixels == 1:
+                x = unfold(x, pixels)
+            pixels = block.pixels
             own = noise
             if not isinstance(noise, str):
                 prefix = f"b{block.resolution}."
@@ -240,6 +251,8 @@ class Generator(nn.Module):
         dtype: of the computation at the highest resolutions; None: as inputs and parameters
             promote. Parameters, mapping and images are float32.
         narrow: the number of these resolutions.
+        lanes: channels that the device computes at once: layers with at most half as many lay
+            pixels side by side (`layers/folding.py`), if they are all `ModulatedConv`; 0: none do.
     """
 
     resolution: int
@@ -259,6 +272,7 @@ class Generator(nn.Module):
     clamp: float | None = None
     dtype: Any = None
     narrow: int = 4
+    lanes: int = 0
 
     def setup(self) -> None:
         activation_of(self.activation)
@@ -284,6 +298,7 @@ class Generator(nn.Module):
             self.clamp,
             self.dtype,
             self.narrow,
+            self.lanes,
         )
 
     @property
@@ -348,8 +363,8 @@ class Discriminator(nn.Module):
     """StyleGAN2's discriminator; labels enter by projection (Miyato and Koyama, 2018).
 
     Attributes:
-        resolution, image_channels, classes, channel_base, channel_max, taps, dtype, narrow:
-            as of the generator; logits are float32.
+        resolution, image_channels, classes, channel_base, channel_max, taps, dtype, narrow,
+            lanes: as of the generator; logits are float32.
         architecture: "resnet", "skip" or "orig" (figure 7).
         cmap_dim: entries of the label's projection; None: the channels at 4x4.
         mapping_network: makes the mapping of labels, called with `latent_dim`, `classes`, `w_dim`
@@ -376,12 +391,16 @@ class Discriminator(nn.Module):
     group_channels: int = 1
     dtype: Any = None
     narrow: int = 4
+    lanes: int = 0
 
     def setup(self) -> None:
         check_architecture(self.architecture)
         skip = self.architecture == "skip"
+        sizes = resolutions(self.resolution)
+        lanes = self.lanes if self.conv is EqualizedConv else 0
+        pixels = dict(zip(sizes, side_by_side([self._channels(size) for size in sizes], lanes)))
         blocks = []
-        for size in reversed(resolutions(self.resolution)[1:]):
+        for size in reversed(sizes[1:]):
             dtype = dtype_at(size, self.resolution, self.dtype, self.narrow)
             block = DiscriminatorBlock(
                 self._channels(size // 2),
@@ -392,6 +411,7 @@ class Discriminator(nn.Module):
                 conv=functools.partial(self.conv, activation=self.activation, dtype=dtype),
                 clamp=self.clamp,
                 taps=self.taps,
+                pixels=pixels[size],
                 name=f"b{size}",
             )
             blocks.append(block)
@@ -430,7 +450,11 @@ class Discriminator(nn.Module):
             )
         features: Array | None = None
         image: Array | None = images
+        pixels = 1
         for block in self.blocks:
+            if features is not None and pixels == 1:
+                features = fold(features, block.pixels)
+            pixels = block.pixels
             features, image = block(features, image)
         assert features is not None, "the first block sees the image"
         x = self.epilogue(features, image)

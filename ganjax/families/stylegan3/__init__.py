@@ -69,6 +69,7 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
         channel_base=model.d_channel_base,
         channel_max=model.d_channel_max,
         group_size=model.group_size,
+        lanes=config.lanes,
         **shared,
     )
     return generator, discriminator

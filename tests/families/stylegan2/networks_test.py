@@ -163,3 +163,28 @@ def test_errors_say_what_to_set():
         G.apply(start(G), Z, LABELS, noise="loud")
     with pytest.raises(ValueError, match=r"wants \(16, 16, 1\)"):
         D.apply(start(D), jnp.ones((1, 8, 8, 1)), LABELS[:1])
+
+
+@pytest.mark.parametrize("kind", [Generator, Discriminator], ids="GD")
+@pytest.mark.parametrize("base, lanes, architecture", [(32, 8, "resnet"), (24, 6, "skip")])
+def test_lanes_change_how_pixels_lie_but_no_number(kind, base, lanes, architecture):
+    """Of 8, 4 and 2 channels two and four pixels lie side by side; of 6, 3 and 1 two and none."""
+    own = dict(latent_dim=6, w_dim=5, mapping_network=functools.partial(MappingNetwork, layers=2))
+    plain = kind(
+        16, 1, channel_base=base, channel_max=8, architecture=architecture,
+        **(own if kind is Generator else {}),
+    )  # fmt: skip
+    variables = start(plain)
+    x = Z if kind is Generator else jax.random.normal(jax.random.key(1), (2, 16, 16, 1))
+
+    def loss(params, module):
+        y = module.apply({**variables, "params": params}, x)
+        return jnp.sum(jnp.sin(y)), y
+
+    # Gradients are those of the layers; one architecture has all of them.
+    look = jax.grad(loss, has_aux=True) if architecture == "resnet" else loss
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-3),
+        jax.jit(look, static_argnums=1)(variables["params"], plain.clone(lanes=lanes)),
+        jax.jit(look, static_argnums=1)(variables["params"], plain),
+    )
