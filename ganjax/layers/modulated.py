@@ -29,18 +29,14 @@ def modulated_conv2d(
 ) -> Float[Array, "n h2 w2 _"]:
     """Convolution with `kernel * styles`, each output channel divided by its weights' length.
 
-        Scales go to the input and to the output instead, where they mean the same: one convolution for
-        the whole batch. A kernel for each sample costs a TPU 5 to 70 times as much.
+    Scales go to the input and to the output instead, where they mean the same: one convolution for
+    the whole batch. A kernel for each sample costs a TPU 5 to 70 times as much.
 
-        Args:
-            demodulate: divide by the length; the expected variance of the output is then 1.
-    <<<<<<< HEAD
-            eps: added to the squared length.
-            operation: `(x, kernel) -> y`, linear in both and with a kernel common to all pixels.
-    =======
-            operation: `(x, kernel) -> y`, linear in both and with a kernel common to all pixels; it may
-                be of folded images (`layers/folding.py`).
-    >>>>>>> 4be3ee2 (Lay pixels of few channels side by side on a TPU; count a roofline and compare formulations)
+    Args:
+        demodulate: divide by the length; the expected variance of the output is then 1.
+        eps: added to the squared length.
+        operation: `(x, kernel) -> y`, linear in both and with a kernel common to all pixels; images
+            may be folded (`layers/folding.py`).
     """
     # NOTE: the official half-precision path also rescales weights and styles, lest float16
     # overflows; bfloat16 has the range of float32.
