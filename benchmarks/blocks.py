@@ -170,8 +170,7 @@ def modulated_cases(batch: int) -> Iterator[Case]:
 
 
 def _depthwise(x: Any, up: int = 1, down: int = 1) -> Any:
-    pads = filtering._padding((2, 1) if up > 1 else (1, 1) if down > 1 else (2, 1))
-    pads = ((pads[0], pads[1]),) * 2 if isinstance(pads[0], int) else pads
+    pads = ((2, 1),) * 2 if up > 1 else ((1, 1),) * 2
     gain = jnp.asarray(up**2, x.dtype)
     return filtering._depthwise(x, TAPS, (up, up), (down, down), pads, False) * gain
 
