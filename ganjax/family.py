@@ -226,7 +226,8 @@ def build(config: Any, platform: str) -> Family:
         ``config.lanes == -1``.
 
     Raises:
-      ValueError: the module cannot be imported or has no ``build``; an unknown precision.
+      ValueError: the module cannot be imported or has no ``build``; an unknown precision; a field
+        that is not there.
     """
     module = _module(config)
     if config.precision not in PRECISIONS:
@@ -247,7 +248,16 @@ def build(config: Any, platform: str) -> Family:
             f"config.{unknown[0]}=None is to be set by a rule, from the number of devices, which "
             "only training and planning know. Set a number."
         )
-    return module.build(config)
+    try:
+        return module.build(config)
+    except AttributeError as error:  # a ConfigDict's wraps the KeyError
+        if not (error.args and isinstance(error.args[0], KeyError)):
+            raise
+        raise ValueError(
+            f"The config has no field {error.args[0].args[0]}, which {config.family} reads: it is "
+            "of another version of ganjax. Add the field to the run's config.json, or to the "
+            "config file, as configs/ has it."
+        ) from error
 
 
 def settle(

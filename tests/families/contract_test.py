@@ -195,3 +195,11 @@ def test_videos_of_the_default_have_the_items_shape(file):
         first, last = made.sheet(0).images, made.sheet(1).images
         assert first.shape[1:] == family.item["image"].shape, name
         assert made.frames == 2 and (first != last).any(), name
+
+
+def test_a_config_that_lacks_a_field_is_told_which():
+    config = configs.module("biggan").tiny()
+    with config.unlocked():
+        del config.model.latent_dim
+    with pytest.raises(ValueError, match="no field 'latent_dim'.*biggan.*another version"):
+        build(config, "cpu")
