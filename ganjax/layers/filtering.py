@@ -4,7 +4,8 @@ Images are upsampled by zeros between pixels, padded or cropped, filtered, and e
 kept, in this order (the definition of StyleGAN2's `upfirdn2d`). A separable filter is applied as a
 banded matrix along each axis. On a CPU that is some thirty times faster than a depthwise
 convolution, and by the TPU compiler's estimate it is the fastest as well, but for `LARGE` images of
-`MANY` channels that are upsampled. Its estimates for v5e, bfloat16, in 10^6 cycles with gradients:
+`MANY` channels that a short filter upsamples. Its estimates for v5e, bfloat16, in 10^6 cycles with
+gradients:
 
     filter, 4 images      up 128, 128 ch    up 256, 128 ch    up 512, 32 ch    down 256, 128 ch
     banded                          1.47             11.00             5.32                1.86
@@ -101,7 +102,8 @@ def upfirdn2d(
 
     if vertical is None:
         return _summed(x, taps * gain, ups, downs, pads, flip)
-    if x.shape[-1] < MANY or not _grows_large(x, max(ups)):
+    long = len(vertical) >= SEPARABLE_FROM  # a depthwise kernel has the square of so many taps
+    if x.shape[-1] < MANY or long or not _grows_large(x, max(ups)):
         return banded(x)
     return lax.platform_dependent(x, cpu=banded, default=depthwise)
 

@@ -72,3 +72,12 @@ def test_a_constant_stays_and_keeps_its_centre():
     middle = found[0, 6:-6, 6:-6, 0]
     np.testing.assert_allclose(middle, ramp[0, 10:-10, 10:-10, 0], atol=0.3)
     np.testing.assert_allclose(middle.mean(), ramp.mean(), atol=0.05)
+
+
+def test_a_tpu_gets_matrices_whatever_the_size():
+    """A depthwise kernel of 24 x 24 taps for each of 256 channels would be the alternative."""
+    taps = lowpass_taps(24, 4.0, 8.0, 64.0)
+    x = jax.ShapeDtypeStruct((1, 148, 148, 256), jnp.bfloat16)
+    layer = jax.jit(lambda x: filtered_lrelu(x, None, up_taps=taps, up=4, padding=((12, 11),) * 2))
+    text = layer.trace(x).lower(lowering_platforms=("tpu",)).as_text()
+    assert "dot_general" in text and "convolution" not in text
