@@ -7,8 +7,9 @@ along each axis. What is cheapest depends on the machine; `_places` is where it 
 - CPU: gather the four pixels around each place;
 - others: that matrix, made on the fly and multiplied, up to `DENSE` pixels; a gather for more.
 
-Of the TPU compiler's estimates for v5e (docs/mtm.md): with 512 channels a gather takes 2 to 7 times
-as long as the matrix up to 32x32, as long at 64x64, and is a lower bound.
+By the TPU compiler's estimate a gather of 512 channels takes 2 to 7 times as long as the matrix,
+from 4x4 to 32x32, and that without looking up, of which it has none (`benchmarks/blocks.py`). The
+matrix costs 16 times as much at twice the resolution, the gather 4 times.
 """
 
 import math
