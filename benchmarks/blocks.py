@@ -12,8 +12,8 @@ bfloat16 with float32 kernels. Columns:
                what they leave out
     GFLOP      as the compiler counts them in the program that it made
     MB         bytes that its instructions read and write, likewise
-    floor ms   the larger of GFLOP at 197 TFLOP/s and MB at 819 GB/s (v5e): no program of this
-               arithmetic and traffic is faster
+    floor ms   the larger of GFLOP at 197 TFLOP/s and MB at 819 GB/s (v5e); what stays on the chip
+               counts as moved, too, so that small blocks may be estimated below it
     MiB        temporaries beside arguments and results
 """
 
@@ -80,7 +80,7 @@ class Row:
 
     def __str__(self) -> str:
         numbers = (self.ms, self.gflop, self.megabytes, self.floor_ms, self.mebibytes)
-        cells = [f"{n:.3f}" if n < 10 else f"{n:.0f}" for n in numbers]
+        cells = [f"{n:.3f}" if n < 10 else f"{n:.1f}" for n in numbers]
         text = " | ".join((self.size, self.formulation, *cells))
         return f"| {text} |" if not self.problem else f"| {text} | {self.problem}"
 
