@@ -8,10 +8,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from configs import stylegan3 as configs
-from ganjax.families.stylegan3.networks import example_inputs
+from ganjax.families.stylegan3.networks import Generator, example_inputs
 from ganjax.families.stylegan3.official import from_official, to_official
 from ganjax.family import build
 from ganjax.layers.initializers import init_on_host
+from ganjax.layers.mtm import conv_at
 
 
 @functools.cache
@@ -34,3 +35,12 @@ def test_layers_that_keep_a_chosen_rate_are_replaced_and_start_plain():
     labels = jnp.zeros(2, jnp.int32)
     images = mtm.apply(jax.tree.map(jnp.asarray, variables), z, labels)
     np.testing.assert_allclose(images, plain.apply(old, z, labels), atol=1e-5)
+
+
+def test_layers_that_change_the_rate_stay_plain():
+    at = conv_at((16, 32), (16, 32))
+    module = Generator(32, layers=6, margin=6, channel_max=8, latent_dim=6, w_dim=5, conv_at=at)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *example_inputs(module)[0])["params"]
+    layers = [shapes["synthesis"][name] for name in sorted(shapes["synthesis"]) if name[0] == "L"]
+    # From 16 to 32 in the third, to an image in the last.
+    assert ["offsets" in layer for layer in layers] == [True, True, False, True, True, True, False]
