@@ -26,7 +26,17 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 def conv2d(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "n h w o"]:
     """Convolution with an odd kernel and zero padding that keeps the size, in the dtype of `x`."""
-    return _strided(x, kernel, 1)
+    return _strided(x, kernel, 1, kernel.shape[0] // 2)
+
+
+def conv2d_valid(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Array:
+    """Convolution without padding, to [n, h - k + 1, w - k + 1, o]."""
+    return _strided(x, kernel, 1, 0)
+
+
+def conv2d_full(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Array:
+    """Convolution of all that touches a pixel, to [n, h + k - 1, w + k - 1, o]."""
+    return _transposed(x, kernel, 1, 0)
 
 
 def conv2d_downsample(
@@ -34,7 +44,7 @@ def conv2d_downsample(
 ) -> Float[Array, "n h/2 w/2 o"]:
     """`downsample(conv2d(x, kernel))`."""
     if _folding_pays(x.shape[1] * x.shape[2] // 4, x.shape[3]):
-        return _strided(x, _widened(kernel) / 4, 2)
+        return _strided(x, _widened(kernel) / 4, 2, kernel.shape[0] // 2)
     return downsample(conv2d(x, kernel))
 
 
@@ -67,37 +77,34 @@ def _reversed(kernel: Array) -> Array:
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
-def _padding(size: int, stride: int) -> int:
-    """What makes `stride` divide the resolution exactly."""
-    return (size - stride) // 2
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _strided(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+    """[n, s h, s w, i] and [k, k, i, o] to [n, h, w, o] with a pad of (k - s) / 2.
 
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _strided(x: Array, kernel: Array, stride: int) -> Array:
-    """[n, s h, s w, i] and [k, k, i, o] to [n, h, w, o]."""
-    pad = _padding(kernel.shape[0], stride)
+    Its gradients are no convolution with more taps than pixels, as autodiff's would be where the
+    result is larger than the input: XLA's CPU compiler swaps their operands, and then has no fast
+    form.
+    """
     return lax.conv_general_dilated(
         x, kernel.astype(x.dtype), (stride, stride), [(pad, pad)] * 2, dimension_numbers=LAYOUT
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _transposed(x: Array, kernel: Array, stride: int) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _transposed(x: Array, kernel: Array, stride: int, pad: int) -> Array:
     """[n, h, w, i] and [k, k, i, o] to [n, s h, s w, o]: the adjoint of `_strided`.
 
-    That is, of `_strided(., _reversed(kernel), stride)`.
+    That is, of `_strided(., _reversed(kernel), stride, pad)`.
     """
     kernel = kernel.astype(x.dtype)
+    dilated = functools.partial(_dilated, stride=stride, pad=kernel.shape[0] - 1 - pad)
     if stride == 1:
-        return _dilated(x, kernel, 1)
+        return dilated(x, kernel)
     # XLA's CPU compiler has no fast form of an input with holes.
-    return lax.platform_dependent(
-        x, kernel, cpu=_polyphase, default=functools.partial(_dilated, stride=2)
-    )
+    return lax.platform_dependent(x, kernel, cpu=_polyphase, default=dilated)
 
 
-def _dilated(y: Array, kernel: Array, stride: int) -> Array:
-    pad = kernel.shape[0] - 1 - _padding(kernel.shape[0], stride)
+def _dilated(y: Array, kernel: Array, stride: int, pad: int) -> Array:
     return lax.conv_general_dilated(
         y,
         kernel,
@@ -132,14 +139,13 @@ def _polyphase(y: Array, kernel: Array) -> Array:
 
 
 def _kernel_gradient(
-    x: Array, y: Array, size: int, stride: int, dtype: jnp.dtype, layout: str
+    x: Array, y: Array, stride: int, pad: int, dtype: jnp.dtype, layout: str
 ) -> Array:
-    """Of <y, _strided(x, kernel)> with respect to the kernel.
+    """Of <y, _strided(x, kernel, stride, pad)> with respect to the kernel.
 
     Args:
         layout: "HWNC" for [size, size, i, o], "HWCN" for [size, size, o, i].
     """
-    pad = _padding(size, stride)
     # Wide operands at default precision: a TPU multiplies in bfloat16 all the same, but gives, and
     # sums over devices, the wide result.
     return lax.conv_general_dilated(
@@ -153,24 +159,24 @@ def _kernel_gradient(
     )
 
 
-def _strided_forward(x, kernel, stride):
-    return _strided(x, kernel, stride), (x, kernel)
+def _strided_forward(x, kernel, stride, pad):
+    return _strided(x, kernel, stride, pad), (x, kernel)
 
 
-def _strided_backward(stride, saved, dy):
+def _strided_backward(stride, pad, saved, dy):
     x, kernel = saved
-    dx = _transposed(dy, _reversed(kernel.astype(dy.dtype)), stride)
-    return dx, _kernel_gradient(x, dy, kernel.shape[0], stride, kernel.dtype, "HWNC")
+    dx = _transposed(dy, _reversed(kernel.astype(dy.dtype)), stride, pad)
+    return dx, _kernel_gradient(x, dy, stride, pad, kernel.dtype, "HWNC")
 
 
-def _transposed_forward(x, kernel, stride):
-    return _transposed(x, kernel, stride), (x, kernel)
+def _transposed_forward(x, kernel, stride, pad):
+    return _transposed(x, kernel, stride, pad), (x, kernel)
 
 
-def _transposed_backward(stride, saved, dy):
+def _transposed_backward(stride, pad, saved, dy):
     x, kernel = saved
-    dx = _strided(dy, _reversed(kernel.astype(dy.dtype)), stride)
-    dkernel = _kernel_gradient(dy, x, kernel.shape[0], stride, kernel.dtype, "HWCN")
+    dx = _strided(dy, _reversed(kernel.astype(dy.dtype)), stride, pad)
+    dkernel = _kernel_gradient(dy, x, stride, pad, kernel.dtype, "HWCN")
     return dx, jnp.flip(dkernel, (0, 1))
 
 
@@ -179,7 +185,7 @@ _transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
 def _folded(x: Array, kernel: Array) -> Array:
-    return _transposed(x, _widened(kernel), 2)
+    return _transposed(x, _widened(kernel), 2, kernel.shape[0] // 2)
 
 
 @jax.custom_vjp
@@ -190,7 +196,7 @@ def _upsampled(x: Array, kernel: Array) -> Array:
     not skip the holes of a dilated input (docs/tpu.md).
     """
     return lax.platform_dependent(
-        x, kernel, cpu=_folded, default=lambda x, kernel: _strided(upsample(x), kernel, 1)
+        x, kernel, cpu=_folded, default=lambda x, kernel: conv2d(upsample(x), kernel)
     )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ganjax.layers.convolution import LAYOUT, conv2d
+from ganjax.layers.convolution import LAYOUT, conv2d, conv2d_full, conv2d_valid
 
 LARGE = 256  # pixels along an axis of what upsampling makes
 MANY = 128  # channels
@@ -258,7 +258,7 @@ def _up_by_phases(x, kernel, taps, pads, flip):
     k = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
     k = k.reshape(half + 1, 2, half + 1, 2, -1, out)[:, ::-1, :, ::-1]
     k = k.transpose(0, 2, 4, 1, 3, 5).reshape(half + 1, half + 1, -1, 4 * out)
-    y = _correlate(x, k, _padding(half), 1)
+    y = conv2d_full(x, k)
     y = y.reshape(n, h + half, w + half, 2, 2, out)
     # The transposed convolution has a pixel less than there are phases.
     pads = _widened(pads, [(1 - size, 1 - size)] * 2)
@@ -284,11 +284,8 @@ def _down_by_phases(x, kernel, taps, pads, flip):
     y = y.reshape(n, heights, 2, widths, 2, c).transpose(0, 1, 3, 2, 4, 5)
     k = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     k = k.reshape(half + 1, 2, half + 1, 2, c, out).transpose(0, 2, 1, 3, 4, 5)
-    return _correlate(
-        y.reshape(n, heights, widths, 4 * c),
-        k.reshape(half + 1, half + 1, 4 * c, out),
-        _padding(0),
-        1,
+    return conv2d_valid(
+        y.reshape(n, heights, widths, 4 * c), k.reshape(half + 1, half + 1, 4 * c, out)
     )
 
 

@@ -4,9 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from ganjax.layers import convolution
-from ganjax.layers.convolution import conv2d, conv2d_downsample, upsample_conv2d
+from ganjax.layers.convolution import (
+    conv2d,
+    conv2d_downsample,
+    conv2d_full,
+    conv2d_valid,
+    upsample_conv2d,
+)
 from ganjax.layers.resample import downsample, max_pool, upsample
 
 
@@ -61,9 +68,23 @@ def test_values_and_gradients(monkeypatch, x, name, size, folded):
 def test_both_formulations_of_the_transposed_convolution(x, size):
     # On CPU only one of them runs, the other is for accelerators.
     kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 5))
-    np.testing.assert_allclose(
-        convolution._polyphase(x, kernel), convolution._dilated(x, kernel, 2), atol=1e-5
-    )
+    dilated = convolution._dilated(x, kernel, stride=2, pad=size // 2)
+    np.testing.assert_allclose(convolution._polyphase(x, kernel), dilated, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_without_padding_and_with_all_of_it(x, size):
+    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 5))
+
+    def padded(pad):
+        return lambda x, kernel: lax.conv_general_dilated(
+            x, kernel, (1, 1), [(pad, pad)] * 2, dimension_numbers=convolution.LAYOUT
+        )
+
+    for ours, reference in ((conv2d_valid, padded(0)), (conv2d_full, padded(size - 1))):
+        np.testing.assert_allclose(ours(x, kernel), reference(x, kernel), atol=1e-5)
+        found, wanted = gradients(ours, x, kernel), gradients(reference, x, kernel)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 5e-5), found, wanted)
 
 
 @pytest.mark.parametrize("name", PAIRS)
