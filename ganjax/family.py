@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -75,6 +76,8 @@ class Request:
                 f"A video of {self.frames} frames through {self.anchors} anchors; at least 1 frame "
                 "and 2 anchors are wanted. Set --seconds, --fps and --anchors."
             )
+        if self.truncation is not None and not math.isfinite(self.truncation):
+            raise ValueError(f"truncation={self.truncation:g}; set --truncation to a number.")
 
 
 Probe = Callable[..., Mapping[str, Any]]  # (variables, key, indices, labels, **options) -> pairs

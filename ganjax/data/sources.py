@@ -167,10 +167,8 @@ def open_source(config: Any) -> Source:
         return WarpedDigits(options.resolution)
     if kind == "shapes":
         return Shapes(options.resolution)
-    if kind == "folder":
-        return Files(Folder(path), kind)
-    if kind == "zip":
-        return Files(Zip(path), kind)
+    if kind in ("folder", "zip"):
+        return Files(_tree(options), kind)
     if kind == "tfds":
         return Tfds(_tfds_name(options), options.split, path)
     try:
@@ -185,7 +183,7 @@ def open_videos(options: Options) -> Source:
     if kind == "shapes":
         return ShapeVideos(options.resolution)
     if kind in ("folder", "zip"):
-        return Videos(Folder(path) if kind == "folder" else Zip(path))
+        return Videos(_tree(options))
     if kind == "tfds":
         return TfdsVideos(_tfds_name(options), options.split, path)
     if kind == "records":
@@ -197,6 +195,16 @@ def open_videos(options: Options) -> Source:
         f"config.data.source={kind!r} has no videos. Set it to one of {list(VIDEO_SOURCES)}, or "
         "config.data.clip=None to see pictures."
     )
+
+
+def _tree(options: Options) -> Folder | Zip:
+    try:
+        return (Folder if options.source == "folder" else Zip)(options.path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error} Set config.data.path to where it is; of a run that is measured, in the "
+            "config.json of its directory."
+        ) from None
 
 
 def _place(options: Options) -> str:

@@ -71,6 +71,9 @@ class Losses:
             NOTE: d/main alone as in stylegan3; stylegan2-ada-pytorch moves it in g/* too.
         blur: of the discriminator's input; None: none.
         augment: augmentation of the discriminator's input, after the blur; None: none.
+
+    Raises:
+        ValueError: a negative weight, a probability or share that is none.
     """
 
     generator: StyleGenerator
@@ -82,6 +85,19 @@ class Losses:
     averages_in: tuple[str, ...] = ("d/main",)
     blur: Blur | None = None
     augment: Fixed | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("r1_gamma", "path_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"config.loss.{name}={getattr(self, name):g} would reward what it is to"
+                    " penalise; set it to 0 (none) or more."
+                )
+        for name in ("mixing", "path_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"config.loss.{name}={getattr(self, name):g} is no share; set 0 to 1."
+                )
 
     def styles(
         self, variables: Any, draws: Drawn, phase: str
@@ -337,8 +353,17 @@ def phases(
 
     Raises:
         ValueError: ``batch`` does not divide into microbatches, nor these into what path lengths
-            are of.
+            are of; a regulariser that is never played.
     """
+    for name, every, weight in (
+        ("path", path_every, losses.path_weight),
+        ("r1", r1_every, losses.r1_gamma),
+    ):
+        if weight and every < 1:
+            raise ValueError(
+                f"config.loss.{name}_every={every}: a regulariser is played every 1 or more steps."
+                " Set that, or its weight to 0 (path_weight, r1_gamma) to leave it out."
+            )
     parts = microbatches * (path_shrink if losses.path_weight else 1)
     if batch % parts:
         raise ValueError(

@@ -51,6 +51,22 @@ def test_a_weight_of_zero_leaves_a_regulariser_out():
     assert [phase.name for phase in played] == ["g/main", "d/main"]
 
 
+@pytest.mark.parametrize(
+    "name, value", [("r1_gamma", -1.0), ("path_weight", -2.0), ("mixing", 1.5)]
+)
+def test_a_weight_that_cannot_be(name, value):
+    with pytest.raises(ValueError, match=rf"config.loss.{name}={value:g}.*set"):
+        Losses(G, D, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["path_every", "r1_every"])
+def test_a_regulariser_that_is_never_played(name):
+    with pytest.raises(ValueError, match=rf"config.loss.{name}=0.*1 or more"):
+        phases(Losses(G, D), batch=8, **{name: 0})
+    without = phases(Losses(G, D, r1_gamma=0.0, path_weight=0.0), batch=8, **{name: 0})
+    assert [phase.name for phase in without] == ["g/main", "d/main"]
+
+
 def test_a_batch_that_does_not_divide():
     with pytest.raises(
         ValueError, match=r"train.batch=6 is no multiple of 4.*Set train.batch to 4"
