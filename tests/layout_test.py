@@ -85,11 +85,22 @@ def test_files_stay_short():
 
 FAMILIES = sorted(path.name for path in (PACKAGE / "families").iterdir() if path.is_dir())
 
+# Families that do not train yet: networks and weights alone, which their docs say.
+NETWORKS_ONLY = {"tganv2"}
+
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if not name.startswith("__")])
 def test_a_family_is_whole(name):
     folder = PACKAGE / "families" / name
-    for file in ("__init__.py", "networks.py", "phases.py", "official.py"):
+    for file in ("__init__.py", "networks.py", "official.py"):
         assert (folder / file).is_file(), f"family {name} has no {file}"
-    assert (ROOT / "configs" / f"{name}.py").is_file(), f"family {name} has no config"
+    training = (folder / "phases.py", ROOT / "configs" / f"{name}.py")
+    for file in training:
+        if name in NETWORKS_ONLY:
+            assert not file.exists(), f"{file.name} is there: take {name} out of NETWORKS_ONLY"
+        else:
+            assert file.is_file(), f"family {name} has no {file.relative_to(ROOT)}"
+    if name in NETWORKS_ONLY:
+        docs = (ROOT / "docs" / f"{name}.md").read_text()
+        assert "does not train yet" in docs, f"docs/{name}.md does not say what {name} lacks"
     assert any((ROOT / "tests" / "families" / name).glob("*_test.py")), f"{name} has no test"

@@ -92,14 +92,16 @@ class Uniform(Initializer):
 
 @dataclasses.dataclass(frozen=True)
 class XavierUniform(Initializer):
-    """Uniform on +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010).
+    """Uniform on +-`scale` sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010).
 
     The last axis counts outputs, the one before it inputs, all others are taps of a kernel.
     """
 
+    scale: float = 1.0
+
     def _limit(self, shape: Shape) -> float:
         taps = math.prod(shape[:-2])
-        return math.sqrt(6.0 / (taps * (shape[-2] + shape[-1])))
+        return self.scale * math.sqrt(6.0 / (taps * (shape[-2] + shape[-1])))
 
     def traced(self, key, shape):
         limit = self._limit(shape)
@@ -107,6 +109,20 @@ class XavierUniform(Initializer):
 
     def host(self, rng, shape):
         return (rng.random(shape, np.float32) * 2 - 1) * np.float32(self._limit(shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class LecunNormal(Initializer):
+    """Independent N(0, 1 / fan_in) entries (LeCun et al., 1998); axes as of `XavierUniform`."""
+
+    def _std(self, shape: Shape) -> float:
+        return 1.0 / math.sqrt(math.prod(shape[:-1]))
+
+    def traced(self, key, shape):
+        return jax.random.normal(key, shape) * self._std(shape)
+
+    def host(self, rng, shape):
+        return rng.standard_normal(shape, np.float32) * np.float32(self._std(shape))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,12 @@ import pytest
 from ganjax.layers import initializers
 from ganjax.layers.initializers import init_on_host
 
-DISTRIBUTIONS = [initializers.Orthogonal(), initializers.Normal(0.02), initializers.XavierUniform()]
+DISTRIBUTIONS = [
+    initializers.Orthogonal(),
+    initializers.Normal(0.02),
+    initializers.XavierUniform(),
+    initializers.LecunNormal(),
+]
 
 
 class Net(nn.Module):
@@ -52,6 +57,11 @@ def test_spread(how):
     limit = np.sqrt(6 / (9 * (50 + 70)))
     assert uniform.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
     assert 0.99 * limit < np.abs(uniform).max() <= limit
+    wider = draw(initializers.XavierUniform(3.0), how, shape)
+    np.testing.assert_allclose(wider, 3 * uniform, rtol=1e-5)
+    # Of fan_in alone, taps included.
+    lecun = draw(initializers.LecunNormal(), how, shape)
+    assert lecun.std() == pytest.approx(1 / np.sqrt(9 * 50), rel=0.02)
 
 
 @pytest.mark.parametrize("initializer", DISTRIBUTIONS)

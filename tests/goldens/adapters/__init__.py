@@ -15,6 +15,7 @@ from tests.goldens.adapters import (
     stylegan2_training,
     stylegan3,
     styleganv,
+    tganv2,
     video_metrics,
 )
 
@@ -32,6 +33,7 @@ ADAPTERS = (
     *stylegan2_ops.ADAPTERS,
     *stylegan3.ADAPTERS,
     *styleganv.ADAPTERS,
+    *tganv2.ADAPTERS,
     *video_metrics.ADAPTERS,
     *aurora.ADAPTERS,
     *ada.ADAPTERS,

@@ -1,0 +1,131 @@
+"""Maps of the released Chainer weights (pfnet-research/tgan2, npz) to our variables and back.
+
+Names differ by a rule, layouts by transpositions:
+
+    block1/c1/W [out, in, h, w]              params       block1/c1/kernel [h, w, in, out]
+    level0/block1/c1/W [out, in, t, h, w]    params       level0/block1/c1/kernel [t, h, w, in, out]
+    decoder0/w_hifoc/W, decoder0/w_xifoc/b   params       decoder0/w_hifoc, decoder0/bias
+    decoder0/peep_c_i [c, h, w]              params       decoder0/peep_c_i [h, w, c]
+    b3/gamma, b3/beta                        params       b3/gain, b3/bias
+    b3/avg_mean, b3/avg_var                  batch_stats  b3/mean, b3/var
+
+The dense layer `fc` counts its outputs as [c, h, w] there and as [h, w, c] here. `b3/N` and the
+like count updates of Chainer's statistics and are left out.
+"""
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from ganjax.families.tganv2.networks import example_inputs
+from ganjax.interop import entries as interop
+from ganjax.interop.entries import Entry, Path, State
+from ganjax.interop.report import Report
+from ganjax.layers.initializers import init_on_host
+
+FIELDS = "channels, recurrent_channels, recurrent_layers, latent_dim, bottom_width"
+
+COUNTER = re.compile(r"(^|/)b\d/N$")
+NORM = re.compile(r"b\d$")
+
+LEAVES = {"kernel": "W", "bias": "b", "mean": "avg_mean", "var": "avg_var"}
+NORM_LEAVES = {"gain": "gamma", "bias": "beta", "mean": "avg_mean", "var": "avg_var"}
+
+
+def from_official(
+    state: State, module: nn.Module, *, strict: bool = True
+) -> tuple[dict[str, Any], Report]:
+    """Variables (NumPy arrays) of a network from a released file's arrays.
+
+    Args:
+        state: of the generator or the discriminators.
+        strict: an error if an entry is missing; False: its place keeps an initial value.
+
+    Raises:
+        ValueError: entries are missing, or one has a shape that does not fit the module.
+    """
+    state = {name: np.asarray(array) for name, array in state.items()}
+    filled, missing = interop.fill(state, entries(module), FIELDS)
+    report = interop.report_of(state, filled, missing, COUNTER.search)
+    args, kwargs = example_inputs(module)
+    initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
+    return interop.complete(filled, report, FIELDS, None if strict else initial), report
+
+
+def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
+    """The released names and layouts of our variables: the inverse of `from_official`.
+
+    Args:
+        variables: of the network; collections and parameters that are left out stay out, and
+            gradients pass as `{"params": gradients}`.
+    """
+    return interop.collect(variables, entries(module))
+
+
+@functools.lru_cache(maxsize=32)  # tracing a network takes a third of a second
+def entries(module: nn.Module) -> tuple[Entry, ...]:
+    """For each of a network's variables, where a released file keeps it."""
+    args, kwargs = example_inputs(module)
+    shapes = jax.eval_shape(
+        lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
+    )
+    return entries_of(shapes, width=getattr(module, "bottom_width", 0))
+
+
+def entries_of(shapes: Mapping[str, Any], *, width: int = 0) -> tuple[Entry, ...]:
+    """As `entries`, for variables of any module of TGANv2's layers.
+
+    Args:
+        shapes: its variables, or their shapes.
+        width: of the first feature map, if there is a dense layer called "fc".
+    """
+    flat = flatten_dict(dict(shapes))
+    return tuple(_entry(path, leaf.shape, width) for path, leaf in flat.items())
+
+
+def _name(path: Path) -> str:
+    _, *modules, leaf = path
+    above = modules[-1] if modules else ""
+    if leaf == "w_hifoc":
+        return "/".join([*modules, leaf, "W"])
+    if leaf == "bias" and (above.startswith("decoder") or not modules):
+        return "/".join([*modules, "w_xifoc", "b"])
+    if leaf.startswith("peep_c_"):
+        return "/".join([*modules, leaf])
+    return "/".join([*modules, (NORM_LEAVES if NORM.match(above) else LEAVES)[leaf]])
+
+
+def _entry(path: Path, shape: tuple[int, ...], width: int) -> Entry:
+    name = _name(path)
+    if path[1] == "fc":
+        outputs = (shape[-1] // width**2, width, width)
+
+        def outputs_last(arrays: list[np.ndarray]) -> np.ndarray:
+            """[c h w] or [c h w, in] to [h w c] or [in, h w c]."""
+            split = arrays[0].reshape(*outputs, -1)
+            return split.transpose(3, 1, 2, 0).reshape(shape)
+
+        def outputs_first(array: np.ndarray) -> list[np.ndarray]:
+            split = array.reshape(-1, width, width, outputs[0])
+            return [np.ascontiguousarray(split.transpose(3, 1, 2, 0)).reshape(shape[::-1])]
+
+        return Entry(path, (name,), shape[::-1], outputs_last, outputs_first)
+    if len(shape) < 2:
+        return interop.plain(path, name, shape)
+    # Channels come first there: [c, h, w], [out, in], [out, in, h, w], [out, in, t, h, w].
+    order = (2, 0, 1) if len(shape) == 3 else (-1, -2, *range(len(shape) - 2))
+    theirs = tuple(axis % len(shape) for axis in order)
+    back = tuple(int(axis) for axis in np.argsort(theirs))
+    return Entry(
+        path,
+        (name,),
+        tuple(shape[axis] for axis in theirs),
+        lambda arrays: arrays[0].transpose(back),
+        lambda array: [np.ascontiguousarray(array.transpose(theirs))],
+    )
