@@ -3,18 +3,21 @@
     python -m ganjax.main --config=configs/stylegan3.py             # shapes: CPU, minutes
     python -m ganjax.main --config=configs/stylegan3.py:ffhq256     # on a TPU
 
-preset        what it is, and its source
-------------  -----------------------------------------------------------------------------------
-shapes        procedural coloured shapes, built in; configuration T. CPU.
-digits        1,797 handwritten digits, built in; configuration T. CPU.
-ffhq256       T, "FFHQ-U ablations" in docs/configs.md of NVlabs/stylegan3.
-ffhq256_r     R, likewise.
-ffhq1024      T, "FFHQ-U and FFHQ" in the same file.
-ffhq1024_r    R, likewise.
-taichi256     T, frames of TaiChi (configs/stylegan2.py), with the settings of ffhq256: the paper of
-              the modulated transformation module, which has it in its table 1, states none.
-auto          T, your data: batch, gamma and average by the official recommendations from resolution
-              and devices; a run prints each with its rule. With ADA.
+preset          what it is, and its source
+--------------  ---------------------------------------------------------------------------------
+shapes          procedural coloured shapes, built in; configuration T. CPU.
+digits          1,797 handwritten digits, built in; configuration T. CPU.
+ffhq256         T, "FFHQ-U ablations" in docs/configs.md of NVlabs/stylegan3.
+ffhq256_r       R, likewise.
+ffhq1024        T, "FFHQ-U and FFHQ" in the same file.
+ffhq1024_r      R, likewise.
+taichi256       T, frames of TaiChi (configs/stylegan2.py), with the settings of ffhq256: the paper
+                of the modulated transformation module, which has it in its table 1, states none.
+imagenet128     T, with the recommended gamma for 128 pixels; published by nobody.
+lsun_church256  T, with the settings of ffhq256; published by nobody.
+lsun_cat256     likewise.
+auto            T, your data: batch, gamma and average by the official recommendations from
+                resolution and devices; a run prints each with its rule. With ADA.
 
 And with that module at low sampling rates, nothing else (docs/mtm.md):
 
@@ -192,11 +195,34 @@ def ffhq1024_r():
     return config
 
 
-def taichi256():
-    """As ffhq256, which it has the size of, without mirroring."""
+def _as_ffhq256(name):
+    """Without mirroring."""
     config = ffhq256()
-    defaults.prepared(config, "taichi256", resolution=256)
+    defaults.prepared(config, name, resolution=256)
     config.data.flip = False
+    return config
+
+
+def taichi256():
+    """As ffhq256, which it has the size of."""
+    return _as_ffhq256("taichi256")
+
+
+def lsun_church256():
+    """As ffhq256."""
+    return _as_ffhq256("lsun_church256")
+
+
+def lsun_cat256():
+    """As ffhq256."""
+    return _as_ffhq256("lsun_cat256")
+
+
+def imagenet128():
+    """Without classes, as that of StyleGAN2."""
+    config = base()
+    defaults.prepared(config, "imagenet128", resolution=128, classes=1000)
+    config.loss.r1_gamma = 0.5
     return config
 
 
@@ -214,7 +240,19 @@ def auto():
 
 PRESETS = {
     preset.__name__: preset
-    for preset in (shapes, digits, ffhq256, ffhq256_r, ffhq1024, ffhq1024_r, taichi256, auto)
+    for preset in (
+        shapes,
+        digits,
+        ffhq256,
+        ffhq256_r,
+        ffhq1024,
+        ffhq1024_r,
+        taichi256,
+        imagenet128,
+        lsun_church256,
+        lsun_cat256,
+        auto,
+    )
 }
 PRESETS |= {
     f"{preset.__name__}_mtm": functools.partial(defaults.with_mtm, preset)
