@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ganjax.layers.convolution import conv2d
 from ganjax.layers.equalized import EqualizedDense
 from ganjax.layers.initializers import Normal
-from ganjax.layers.modulated import DEMODULATION_EPS, resampled
+from ganjax.layers.modulated import DEMODULATION_EPS, Eps, resampled
 
 
 def adaptive_conv2d(
@@ -23,6 +23,7 @@ def adaptive_conv2d(
     styles: Float[Array, "n i"],
     *,
     demodulate: bool = True,
+    eps: Eps = DEMODULATION_EPS,
     operation: Callable[[Array, Array], Array] = conv2d,
 ) -> Float[Array, "n h2 w2 o"]:
     """`modulated_conv2d` with the kernel `sum_e weights_e kernels_e` of each sample.
@@ -32,7 +33,7 @@ def adaptive_conv2d(
     more as long as there are fewer than about six kernels.
 
     Args:
-        demodulate, operation: as of `modulated_conv2d`.
+        demodulate, eps, operation: as of `modulated_conv2d`.
     """
     n, h, w, channels = x.shape
     count, size = kernels.shape[:2]
@@ -47,7 +48,10 @@ def adaptive_conv2d(
     length = jnp.einsum("nei,nfi,efio->no", scales, scales, products, precision="highest")
     # Rounding may leave a length of zero a little below it.
     length = jnp.maximum(length, 0.0)
-    return (y * lax.rsqrt(length + DEMODULATION_EPS)[:, None, None]).astype(y.dtype)
+    mean = jnp.sum(products, axis=2) / (size * size * channels)  # [e, f, o]
+    mean = jnp.einsum("ne,nf,efo->no", weights, weights, mean, precision="highest")
+    length = length + (eps(styles, jnp.maximum(mean, 0.0)) if callable(eps) else eps)
+    return (y * lax.rsqrt(length)[:, None, None]).astype(y.dtype)
 
 
 class AdaptiveModulatedConv(nn.Module):
@@ -56,13 +60,10 @@ class AdaptiveModulatedConv(nn.Module):
     Parameters: `kernel` [e, k, k, i, o], the dense layers `affine`, to the style, and `selection`,
     to the kernels' weights before a softmax.
 
-    NOTE: Aurora's code first brings weights and styles to a mean square of 1, styles over the whole
-    batch, lest float16 overflows. Demodulation undoes both, and ours leaves it out.
-
     Attributes:
         features: output channels.
         kernels: how many are mixed.
-        up, demodulate, taps, dtype: as of `ModulatedConv`.
+        up, demodulate, eps, taps, dtype: as of `ModulatedConv`.
     """
 
     features: int
@@ -70,6 +71,7 @@ class AdaptiveModulatedConv(nn.Module):
     kernel_size: int = 3
     up: int = 1
     demodulate: bool = True
+    eps: Eps = DEMODULATION_EPS
     taps: Any = (1, 3, 3, 1)
     dtype: Any = None
 
@@ -96,5 +98,6 @@ class AdaptiveModulatedConv(nn.Module):
             weights,
             styles,
             demodulate=self.demodulate,
+            eps=self.eps,
             operation=operation or resampled(self.taps, self.up),
         )

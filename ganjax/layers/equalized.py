@@ -43,7 +43,7 @@ class EqualizedDense(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n i"] | Int[Array, "n"]) -> Float[Array, "n o"]:
+    def __call__(self, x: Float[Array, "... i"] | Int[Array, "n"]) -> Float[Array, "... o"]:
         indices = jnp.issubdtype(x.dtype, jnp.integer)
         if indices and self.inputs is None:
             raise ValueError(f"{self.name} got class indices; set its `inputs` to the classes")
@@ -70,6 +70,7 @@ class EqualizedConv(nn.Module):
 
     Attributes:
         features: output channels.
+        initial_scale: of the weights' distribution at the start.
         up, down: factors of the resolution.
         taps: of the resampling filter.
         clamp: limit of the result for a gain of 1; None for none.
@@ -81,6 +82,7 @@ class EqualizedConv(nn.Module):
     kernel_size: int = 3
     activation: str = "linear"
     use_bias: bool = True
+    initial_scale: float = 1.0
     up: int = 1
     down: int = 1
     taps: Any = (1, 3, 3, 1)
@@ -93,7 +95,7 @@ class EqualizedConv(nn.Module):
         """`gain` scales the activation's own, and the clamp with it."""
         channels = x.shape[-1] * self.up // self.pixels if self.pixels > 1 else x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
-        kernel = self.param("kernel", Normal(), shape)
+        kernel = self.param("kernel", Normal(self.initial_scale), shape)
         bias = self.param("bias", Constant(0.0), (self.features,)) if self.use_bias else None
         x = x.astype(self.dtype or jnp.promote_types(x.dtype, kernel.dtype))
         y = convolve(

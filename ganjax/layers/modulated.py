@@ -17,6 +17,10 @@ from ganjax.layers.initializers import Normal
 
 DEMODULATION_EPS = 1e-8
 
+# What is added to the squared length of modulated weights: a number, or what makes one for each
+# sample and output channel of the styles and the kernel's mean squares.
+Eps = float | Callable[[Float[Array, "n i"], Float[Array, "#n o"]], Float[Array, "#n o"]]
+
 
 def modulated_conv2d(
     x: Float[Array, "n h w _"],
@@ -24,7 +28,7 @@ def modulated_conv2d(
     styles: Float[Array, "n i"],
     *,
     demodulate: bool = True,
-    eps: float = DEMODULATION_EPS,
+    eps: Eps = DEMODULATION_EPS,
     operation: Callable[[Array, Array], Array] = conv2d,
 ) -> Float[Array, "n h2 w2 _"]:
     """Convolution with `kernel * styles`, each output channel divided by its weights' length.
@@ -53,12 +57,13 @@ def _scaled(x: Array, scale: Array) -> Array:
 def demodulation(
     kernel: Float[Array, "k k i o"],
     styles: Float[Array, "n i"],
-    eps: float = DEMODULATION_EPS,
+    eps: Eps = DEMODULATION_EPS,
 ) -> Float[Array, "n o"]:
     """What output channels are scaled by: 1 over the length of the modulated weights."""
     squares = jnp.sum(jnp.square(kernel), axis=(0, 1))  # [i, o]
     length = jnp.matmul(jnp.square(styles).astype(kernel.dtype), squares, precision="highest")
-    return lax.rsqrt(length + eps)
+    mean = jnp.mean(jnp.square(kernel), axis=(0, 1, 2))[None]
+    return lax.rsqrt(length + (eps(styles, mean) if callable(eps) else eps))
 
 
 def resampled(taps: Any, up: int, pixels: int = 1) -> Callable[[Array, Array], Array]:
@@ -87,7 +92,7 @@ class ModulatedConv(nn.Module):
     kernel_size: int = 3
     up: int = 1
     demodulate: bool = True
-    eps: float = DEMODULATION_EPS
+    eps: Eps = DEMODULATION_EPS
     taps: Any = (1, 3, 3, 1)
     dtype: Any = None
     pixels: int = 1

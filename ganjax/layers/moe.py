@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ganjax.layers import initializers
-from ganjax.parallel.experts import Dot, Dropless, Execution
+from ganjax.parallel.experts import Dot, Dropless, Execution, Ffn
 
 COLLECTION = "moe"  # of what a layer tells of a call: sown, never stored
 
@@ -60,6 +60,18 @@ def told(logits: Float[Array, "n t e"], dropped: Int[Array, ""]) -> Told:
     )
 
 
+class Network(NamedTuple):
+    """A feed-forward network of one hidden layer.
+
+    Attributes:
+      inward: names of its kernels from tokens to the hidden layer; "out" leads from there.
+      apply: ``apply(dot, weights, x)``, row by row; see `parallel.experts` for `dot`.
+    """
+
+    inward: tuple[str, ...]
+    apply: Ffn
+
+
 def geglu(dot: Dot, weights: Any, x: Array) -> Array:
     """A value times a gelu of a gate, then out (Shazeer, 2020); see `parallel.experts` for `dot`.
 
@@ -70,22 +82,75 @@ def geglu(dot: Dot, weights: Any, x: Array) -> Array:
     return dot(value * jax.nn.gelu(gate, approximate=False), weights["out"], weights["out_bias"])
 
 
+def gelu(dot: Dot, weights: Any, x: Array) -> Array:
+    """A gelu of a value, then out."""
+    hidden = jax.nn.gelu(dot(x, weights["value"], weights["value_bias"]), approximate=False)
+    return dot(hidden, weights["out"], weights["out_bias"])
+
+
+GEGLU = Network(("value", "gate"), geglu)
+GELU = Network(("value",), gelu)
+
+
+class FeedForward(nn.Module):
+    """One network for all tokens; its parameters are those of an expert.
+
+    Attributes:
+        ratio: width of the hidden layer over that of the tokens.
+        network: what it computes.
+    """
+
+    ratio: int = 4
+    network: Network = GEGLU
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n t d"], w: Float[Array, "n dw"]) -> Float[Array, "n t d"]:
+        """What the network makes of the tokens, whatever w is; add it to them."""
+        del w
+        weights = _weights(self, self.network, x.shape[-1], self.ratio)
+        return self.network.apply(_dot, weights, x)
+
+
+def _dot(x: Array, kernel: Array, bias: Array) -> Array:
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=wide)
+    return (y + bias).astype(x.dtype)
+
+
+def _weights(
+    module: nn.Module, network: Network, width: int, ratio: int, stack: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """Parameters of a module as its network computes with them: the learning rate is equalised."""
+    hidden = ratio * width
+    sizes = {**{name: (width, hidden) for name in network.inward}, "out": (hidden, width)}
+    weights = {}
+    for name, size in sizes.items():
+        kernel = module.param(name, initializers.Normal(), (*stack, *size))
+        weights[name] = kernel / math.sqrt(size[0])
+        bias = module.param(f"{name}_bias", initializers.zeros, (*stack, size[1]))
+        weights[f"{name}_bias"] = bias
+    return weights
+
+
 class MixtureOfExperts(nn.Module):
     """Tokens through their most probable expert, times its probability.
 
-    Parameters of the experts are stacks: `value`, `gate` [e, d, h], `out` [e, h, d] and biases.
+    Parameters of the experts are stacks: `value`, `gate` [e, d, h], `out` [e, h, d] and biases, and
+    kernels are scaled by `1 / sqrt(fan in)` at run time, as of the other layers with an equalised
+    learning rate.
 
     Attributes:
         experts: how many.
         router: makes the router, called with `features`; the router is called with x and w and
             gives logits [n, t, e].
-        ratio: width of the hidden layer over that of the tokens.
+        ratio, network: as of `FeedForward`.
         execution: how tokens meet experts; `parallel.experts` has several.
     """
 
     experts: int
     router: Callable[..., nn.Module]
     ratio: int = 4
+    network: Network = GEGLU
     execution: Execution = Dropless()
 
     @nn.compact
@@ -95,18 +160,8 @@ class MixtureOfExperts(nn.Module):
         logits = self.router(features=self.experts, name="router")(x.astype(wide), w.astype(wide))
         expert = jnp.argmax(logits, axis=-1)
         probability = jnp.max(jax.nn.softmax(logits), axis=-1)
-        y, dropped = self.execution(geglu, self._weights(x.shape[-1]), x, expert, probability)
+        weights = _weights(self, self.network, x.shape[-1], self.ratio, (self.experts,))
+        y, dropped = self.execution(self.network.apply, weights, x, expert, probability)
         if self.is_mutable_collection(COLLECTION) and not self.is_initializing():
             self.sow(COLLECTION, "told", told(logits, dropped))
         return y
-
-    def _weights(self, width: int) -> dict[str, Any]:
-        hidden = self.ratio * width
-        sizes = {"value": (width, hidden), "gate": (width, hidden), "out": (hidden, width)}
-        weights = {}
-        for name, (inputs, outputs) in sizes.items():
-            # Both as PyTorch's linear layers, of which the released code is made.
-            init = initializers.Uniform(1 / math.sqrt(inputs))
-            weights[name] = self.param(name, init, (self.experts, inputs, outputs))
-            weights[f"{name}_bias"] = self.param(f"{name}_bias", init, (self.experts, outputs))
-        return weights

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from ganjax.layers.deformable import deformable_conv2d
 from ganjax.layers.initializers import zeros
-from ganjax.layers.modulated import ModulatedConv
+from ganjax.layers.modulated import DEMODULATION_EPS, Eps, ModulatedConv
 
 
 class OffsetField(nn.Module):
@@ -29,12 +29,13 @@ class OffsetField(nn.Module):
 
     Attributes:
         kernel_size: of the convolution that looks there, and of the one that predicts it.
-        demodulate: of the latter.
+        demodulate, eps: of the latter.
         dtype: of its computation; None: as input and kernel promote.
     """
 
     kernel_size: int = 3
     demodulate: bool = True
+    eps: Eps = DEMODULATION_EPS
     dtype: Any = None
 
     @nn.compact
@@ -44,7 +45,11 @@ class OffsetField(nn.Module):
         """Offsets in pixels, (down, right), and the mask in [0, 2]; float32."""
         taps = self.kernel_size**2
         conv = ModulatedConv(
-            3 * taps, self.kernel_size, demodulate=self.demodulate, dtype=self.dtype
+            3 * taps,
+            self.kernel_size,
+            demodulate=self.demodulate,
+            eps=self.eps,
+            dtype=self.dtype,
         )
         nn.share_scope(self, conv)
         y = conv(x, w)
@@ -62,7 +67,7 @@ class ModulatedTransformConv(nn.Module):
     Attributes:
         features: output channels.
         up: factor of the resolution; other than 1, there are no offsets.
-        demodulate, taps, dtype: as of `ModulatedConv`.
+        demodulate, eps, taps, dtype: as of `ModulatedConv`.
         strength: factor of the offsets. 0 shows what they do (figure 4 of the paper).
         conv: makes the modulated convolution, called with the fields above but `strength`.
     """
@@ -71,6 +76,7 @@ class ModulatedTransformConv(nn.Module):
     kernel_size: int = 3
     up: int = 1
     demodulate: bool = True
+    eps: Eps = DEMODULATION_EPS
     taps: Any = (1, 3, 3, 1)
     dtype: Any = None
     strength: float = 1.0
@@ -85,6 +91,7 @@ class ModulatedTransformConv(nn.Module):
             kernel_size=self.kernel_size,
             up=self.up,
             demodulate=self.demodulate,
+            eps=self.eps,
             taps=self.taps,
             dtype=self.dtype,
         )
@@ -92,7 +99,7 @@ class ModulatedTransformConv(nn.Module):
         nn.share_scope(self, conv)
         if self.up != 1:
             return conv(x, w)
-        field = OffsetField(self.kernel_size, self.demodulate, self.dtype, name="offsets")
+        field = OffsetField(self.kernel_size, self.demodulate, self.eps, self.dtype, name="offsets")
         offsets, mask = field(x, w)
         places = functools.partial(deformable_conv2d, offsets=offsets * self.strength, mask=mask)
         return conv(x, w, places)

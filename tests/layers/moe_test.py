@@ -35,10 +35,10 @@ def test_a_token_gets_its_likeliest_expert_times_the_probability():
     probability = np.asarray(jax.nn.softmax(logits))
     for i, j in ((0, 0), (1, 7), (2, 3)):
         e = int(np.argmax(logits[i, j]))
-        value = X[i, j] @ params["value"][e] + params["value_bias"][e]
-        gate = X[i, j] @ params["gate"][e] + params["gate_bias"][e]
+        value = X[i, j] @ params["value"][e] / np.sqrt(6) + params["value_bias"][e]
+        gate = X[i, j] @ params["gate"][e] / np.sqrt(6) + params["gate_bias"][e]
         hidden = value * np.asarray(jax.nn.gelu(gate, approximate=False))
-        out = hidden @ params["out"][e] + params["out_bias"][e]
+        out = hidden @ params["out"][e] / np.sqrt(12) + params["out_bias"][e]
         np.testing.assert_allclose(y[i, j], probability[i, j, e] * out, rtol=2e-5, atol=1e-6)
     (said,) = tells["moe"]["told"]
     np.testing.assert_array_equal(said.expert, np.argmax(logits, axis=-1))

@@ -80,9 +80,11 @@ def resolutions(resolution: int) -> list[int]:
     return [2**k for k in range(2, resolution.bit_length())]
 
 
-def normalize_2nd_moment(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+def normalize_2nd_moment(
+    x: Float[Array, "n d"], eps: float = NORMALISATION_EPS
+) -> Float[Array, "n d"]:
     """Vectors whose mean square is 1."""
-    return x * lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + NORMALISATION_EPS)
+    return x * lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
 
 
 class MappingNetwork(nn.Module):

@@ -63,6 +63,14 @@ class Identity(Initializer):
         return np.eye(*shape, dtype=np.float32)
 
 
+def fading(
+    freqs: Float[Array, "n c 2"], sampling_rate: float, bandwidth: float
+) -> Float[Array, "n c"]:
+    """Amplitudes of waves: what a transform has made too high for the sampling rate fades out."""
+    over = jnp.linalg.norm(freqs, axis=2) - bandwidth
+    return jnp.clip(1 - over / (sampling_rate / 2 - bandwidth), 0, 1)
+
+
 class SynthesisInput(nn.Module):
     """Waves of random directions, turned and shifted as w says (StyleGAN3, section 3.2).
 
@@ -74,12 +82,14 @@ class SynthesisInput(nn.Module):
         size: of the output.
         sampling_rate: pixels per unit of length, the image being 1.
         bandwidth: highest frequency of the waves.
+        damping: amplitudes from the waves' frequencies, the sampling rate and the bandwidth.
     """
 
     features: int
     size: Size
     sampling_rate: float
     bandwidth: float
+    damping: Callable[[Array, float, float], Array] = fading
 
     @nn.compact
     def __call__(
@@ -103,9 +113,7 @@ class SynthesisInput(nn.Module):
         # A shift of the coordinates is one of the phases, a turn is one of the frequencies.
         phases = phases + _product(freqs, matrix[:, :2, 2:])[..., 0]  # [n, c]
         freqs = _product(freqs, matrix[:, :2, :2])  # [n, c, 2]
-        # What the user's transform has made too high for the sampling rate fades out.
-        over = jnp.linalg.norm(freqs, axis=2) - self.bandwidth
-        amplitudes = jnp.clip(1 - over / (self.sampling_rate / 2 - self.bandwidth), 0, 1)
+        amplitudes = self.damping(freqs, self.sampling_rate, self.bandwidth)
         rows, columns = (
             (np.arange(length) + 0.5 - length / 2) / self.sampling_rate
             for length in pair(self.size)

@@ -1,10 +1,9 @@
-"""Aurora's modulated convolution (zhujiapeng/Aurora, models/text_generator.py).
-
-NOTE: only its layer `AdaptiveModulateConvLayer` so far, from which MTM has its operator.
-"""
+"""Aurora's generator, whole and by its parts (zhujiapeng/Aurora, models/text_generator.py)."""
 
 import functools
 import math
+import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,161 +11,457 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
-from ganjax.layers.adaptive import AdaptiveModulatedConv
-from ganjax.layers.equalized import finish
-from ganjax.layers.modulated import ModulatedConv
-from ganjax.layers.mtm import ModulatedTransformConv, OffsetField
+from ganjax.families.aurora import attention, blocks, networks, official, text, transformer
+from ganjax.layers.equalized import EqualizedConv, EqualizedDense
+from ganjax.layers.filtering import setup_filter
+from ganjax.layers.mtm import ModulatedTransformConv
+from tests.goldens.adapters.aurora_conv import modulated_conv
+from tests.goldens.adapters.aurora_networks import (
+    Make,
+    Options,
+    attention_block,
+    eps_of,
+    feed_forward,
+    generator,
+    mapping,
+    scores_of,
+    self_attention,
+    text_head,
+)
 from tests.goldens.adapters.stylegan2_ops import Found, only, to_nchw
 from tests.goldens.case import Adapter, Case
 
-Options = Mapping[str, Any]
-KNOWN = (
-    "kernel_size num_kernels add_bias scale_factor filter_kernel demodulate activation_type"
-    " conv_clamp eps mtm use_wscale wscale_gain lr_mul in_channels out_channels modulate_dim"
+TIE = 1e-4  # of the largest logit: rounding may choose between experts that are as close
+MOE_LOSS = 0.001  # what the reference multiplies both of its losses by
+
+
+# State dicts, whose weights may be stored at another scale.
+
+UNSCALED = (
+    r".*(mtm_(weight|bias|scales)|norm\d?\.(weight|bias)|ln_\d\.(weight|bias)|w_avg|const|filter"
+    r"|freqs|phases|transform)|(.*\.)?input\.(weight|affine\.\w+)|synthesis\.net\.0\.0\..*"
 )
 
 
-class Layer(nn.Module):
-    """The reference's layer: a modulated convolution of ours, bias and activation."""
+def factor(name: str, array: np.ndarray, options: Options, multiplied: bool) -> float:
+    """What the reference multiplies an entry by at run time, over what ours does.
 
-    conv: Callable[..., nn.Module]
-    use_bias: bool
-    activation: str
-    clamp: float | None
-    transformed: bool
+    Args:
+        multiplied: our layer has the multiplier of the learning rate, too.
+    """
+    if re.fullmatch(UNSCALED, name):
+        return 1.0
+    prefix = {"text_head": "text_", "mapping": "mapping_"}.get(name.split(".")[0], "")
+    if f"{prefix}lr_mul" not in options:
+        prefix = ""
+    multiplier = 1.0 if multiplied or prefix else options[f"{prefix}lr_mul"]
+    if name.endswith("bias"):
+        return multiplier
+    if options[f"{prefix}use_wscale"]:
+        return multiplier * options[f"{prefix}wscale_gain"]
+    return multiplier * math.sqrt(math.prod(array.shape[2 if array.ndim == 5 else 1 :]))
+
+
+class Named(nn.Module):
+    """A part under the name that it has in the whole, by which entries are found."""
+
+    make: Make
+    part: str
+    call: Callable[..., Any] = lambda module, *args: module(*args)
 
     @nn.compact
-    def __call__(self, x: Any, w: Any) -> Any:
-        conv = self.conv(name="conv")
-        if self.transformed and not isinstance(conv, ModulatedTransformConv):
-            # The reference predicts where an upsampling convolution should look, and forgets it.
-            OffsetField(conv.kernel_size, conv.demodulate, name="unused")(x, w)
-        y = conv(x, w)
-        bias = self.param("bias", nn.initializers.zeros, y.shape[-1:]) if self.use_bias else None
-        return finish(y, bias, self.activation, 1.0, self.clamp)
+    def __call__(self, *args: Any) -> Any:
+        return self.call(self.make(name=self.part), *args)
 
 
-def build(options: Options) -> Layer:
-    """Our layer for the reference's constructor arguments."""
-    only(options, KNOWN)
-    many, up = options["num_kernels"], options["scale_factor"]
-    conv: Any = ModulatedConv
-    if many > 1:
-        conv = functools.partial(AdaptiveModulatedConv, kernels=many)
-    fixed = dict(
-        features=options["out_channels"],
-        kernel_size=options["kernel_size"],
-        demodulate=options["demodulate"],
-    )
-    if options["mtm"] and up == 1:
-        conv = functools.partial(ModulatedTransformConv, conv=conv, **fixed)
-    else:
-        taps = options["filter_kernel"]
-        conv = functools.partial(conv, up=up, taps=None if taps is None else tuple(taps), **fixed)
-    clamp = options["conv_clamp"]
-    return Layer(
-        conv,
-        options["add_bias"],
-        options["activation_type"],
-        None if clamp is None else float(clamp),
-        options["mtm"],
-    )
+SEEN = (
+    text.TextHead,
+    transformer.StyleRouter,
+    transformer.ResidualAttentionBlock,
+    blocks.ResidualConvBlock,
+    blocks.Start,
+    EqualizedDense,
+)
 
 
-def mapped(options: Options, names: Any) -> dict[str, tuple[tuple[str, ...], Any, Any]]:
-    """Of each of the reference's parameters: our path, our array of theirs, their gradient of ours.
+class Run:
+    """A part or the whole with the reference's weights, and what comes of it.
 
-    Theirs may be stored at another scale: `use_wscale`, `wscale_gain` and `lr_mul` decide.
+    Attributes:
+        variables: ours.
+        kept: what modules returned, by the released names of the modules, and a dot.
+        told: what mixtures of experts told, likewise.
     """
-    multiplier, size = options["lr_mul"], options["kernel_size"]
 
-    def scale(fan_in: int) -> float:
-        """Their factor at run time over ours, `1 / sqrt(fan in)`."""
-        gain = options["wscale_gain"] if options["use_wscale"] else math.sqrt(fan_in)
-        return gain * multiplier
-
-    dense_scale = scale(options["modulate_dim"])
-    # Demodulation undoes any scale.
-    fan_in = size * size * options["in_channels"]
-    conv_scale = 1.0 if options["demodulate"] else scale(fan_in)
-    many, transformed = options["num_kernels"] > 1, options["mtm"] and options["scale_factor"] == 1
-    # The reference's upsampling convolves, ours correlates.
-    step = -1 if options["scale_factor"] > 1 and size > 1 else 1
-    field = ("conv", "offsets") if transformed else ("unused",)
-
-    def conv(path: Any, factor: float, step: int = 1, many: bool = False) -> Any:
-        def ours(a):
-            a = a if many else a.reshape(a.shape[-4:])
-            return np.moveaxis(a, (-4, -3), (-1, -2))[..., ::step, ::step, :, :] * factor
-
-        def theirs(a):
-            return jnp.moveaxis(a[..., ::step, ::step, :, :], (-1, -2), (-4, -3)) * factor
-
-        return path, ours, theirs
-
-    def vector(path: Any, factor: float = 1.0) -> Any:
-        return path, lambda a: a.reshape(-1) * factor, lambda a: a * factor
-
-    def dense(*path: str) -> dict[str, Any]:
-        kernel = (*path, "kernel"), lambda a: a.T * dense_scale, lambda a: a.T * dense_scale
-        return {"weight": kernel, "bias": vector((*path, "bias"), multiplier)}
-
-    table: dict[str, Any] = {
-        "weight": conv(("conv", "kernel"), conv_scale, step, many),
-        "bias": vector(("bias",), multiplier),
-        "mtm_weight": conv((*field, "kernel"), 1.0),
-        "mtm_bias": vector((*field, "bias")),
-        "mtm_scales": vector((*field, "scale")),
-    }
-    for name, path in (
-        ("style", ("conv", "affine")),
-        ("filter_weight", ("conv", "selection")),
-        ("mtm_style", (*field, "affine")),
+    def __init__(
+        self,
+        case: Case,
+        make: Make,
+        part: str,
+        inputs: Mapping[str, Any],
+        taps: Mapping[str, Any],
+        multiplied: bool = False,
     ):
-        table |= {f"{name}.{key}": entry for key, entry in dense(*path).items()}
-    return {name: table[name] for name in names}
+        self.module = Named(make, part) if part else make()
+        self.prefix = official.prefix_of((part,)) if part else ""
+        self.inputs = {name: jnp.asarray(array) for name, array in inputs.items()}
+        state = {self.prefix + name: array for name, array in case.group("param/").items()}
+        self.factors = {
+            name: factor(name, array, case.kwargs, multiplied) for name, array in state.items()
+        }
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.inputs.values()]
+        self.example = (tuple(shapes), {})
+        state = {name: array * self.factors[name] for name, array in state.items()}
+        taps = {self.prefix + name: array for name, array in taps.items()}
+        read, report = official.read(state, self.module, self.example, taps, strict=False)
+        # Parts of the whole come without what others of its parts have.
+        if report.unexpected or set(report.missing) - {"w_avg"}:
+            raise ValueError(f"the state dict does not fit: {report}")
+        dtype = case.dtype
+        self.variables = jax.tree.map(lambda array: jnp.asarray(array, dtype), read)
+
+    def __call__(
+        self, objective: Callable[[Any], Any], method: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """What comes out, and the gradients of its objective by the golden's keys."""
+        params = self.variables["params"]
+        others = {k: v for k, v in self.variables.items() if k != "params"}
+        given = {k: v for k, v in self.inputs.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+
+        def loss(params: Any, given: Any) -> Any:
+            y, kept = self.module.apply(
+                {"params": params, **others},
+                *(self.inputs | given).values(),
+                method=method,
+                capture_intermediates=lambda module, _: isinstance(module, SEEN),
+                mutable=["intermediates", "moe"],
+            )
+            self._keep(kept)
+            told = self.told.values()
+            moe = sum((MOE_LOSS * (t.z_loss + t.balance_loss) for t in told), jnp.zeros(()))
+            return objective((y, moe)), (y, moe, self.kept, self.told)
+
+        _, pull, (y, moe, self.kept, self.told) = jax.vjp(loss, params, given, has_aux=True)
+        gradients, inputs = pull(jnp.ones((), jnp.result_type(*given.values())))
+        found = official.write({"params": gradients}, self.module, self.example)
+        grads: Found = {
+            f"grad/{name.removeprefix(self.prefix)}": array * self.factors[name]
+            for name, array in found.items()
+            if name in self.factors
+        }
+        return (y, moe), grads | {f"grad/{k}": to_nchw(v) for k, v in inputs.items()}
+
+    def _keep(self, kept: Any) -> None:
+        self.kept = {
+            official.prefix_of(path[:-1]): value
+            for path, (value,) in flatten_dict(kept.get("intermediates", {})).items()
+        }
+        self.told = {
+            official.prefix_of(path[:-1]): value
+            for path, (value,) in flatten_dict(kept.get("moe", {})).items()
+        }
+
+    def seen(self, name: str) -> Any:
+        """What a module returned, by its released name within the part."""
+        return self.kept[f"{self.prefix}{name}."]
 
 
-def modulated_conv(case: Case) -> Found:
-    """`AdaptiveModulateConvLayer`: features, style, weights, offsets and mask, gradients."""
-    only(case.call, "")
-    layer = build(case.kwargs)
-    state = {k: v for k, v in case.group("param/").items() if k != "filter"}
-    entries = mapped(case.kwargs, state)
-    params = unflatten_dict(
-        {path: jnp.asarray(ours(state[name])) for name, (path, ours, _) in entries.items()}
-    )
-    inputs = {"x": jnp.asarray(case.images("in/x")), "w": jnp.asarray(case["in/w"])}
-    cotangent = case.images("in/cotangent")
-
-    def objective(params, inputs):
-        y, kept = layer.apply(
-            {"params": params},
-            inputs["x"],
-            inputs["w"],
-            capture_intermediates=True,
-            mutable=["intermediates"],
-        )
-        return jnp.vdot(y, cotangent), (y, kept["intermediates"])
-
-    gradient, (y, kept) = jax.grad(objective, (0, 1), has_aux=True)(params, inputs)
-    found: Found = {"out/y": to_nchw(y)}
-    for path, (*_, value) in flatten_dict(kept).items():  # paths end in "__call__"
-        if path[:-1] == ("conv", "affine"):
-            found["out/style"] = value
-        elif path[:-1] == ("conv", "selection"):
-            found["out/filter_weights"] = jax.nn.softmax(value)
-        elif path[:-1] in (("conv", "offsets"), ("unused",)):
-            offsets, mask = value
-            found["out/offsets"] = to_nchw(offsets.reshape(*mask.shape[:3], -1))
-            found["out/offsets_mask"] = to_nchw(mask)
-    found |= {"grad/x": to_nchw(gradient[1]["x"]), "grad/w": gradient[1]["w"]}
-    ours = flatten_dict(gradient[0])
-    for name, (path, _, theirs) in entries.items():
-        found[f"grad/{name}"] = theirs(ours[path]).reshape(state[name].shape)
+def routing(case: Case, run: Run, key: Callable[[str, str], str]) -> Found:
+    """Logits and experts of each mixture; where two experts tie, that of the golden."""
+    found: Found = {}
+    ties = 0
+    for name, told in run.told.items():
+        logits = np.asarray(run.kept[f"{name}routing."])
+        ours, own = np.asarray(told.expert), key("expert_index", name)
+        found[key("router_logits", name)] = logits
+        if own in case:
+            golden = case[own]
+            two = np.sort(case[key("router_logits", name)], axis=-1)[..., -2:]
+            tied = (two[..., 1] - two[..., 0] < TIE * np.abs(logits).max()) & (ours != golden)
+            ties += int(tied.sum())
+            ours = np.where(tied, golden, ours)
+        found[own] = ours
+    if ties:
+        print(f"{case.family}/{case.name}: {ties} routing ties excepted", file=sys.stderr)
     return found
 
 
-ADAPTERS = (Adapter("aurora", r"^modconv_", r":AdaptiveModulateConvLayer$", modulated_conv),)
+# Parts.
+
+
+def dot(y: Any, cotangent: Any) -> Any:
+    """The product of which gradients are."""
+    return jnp.vdot(cotangent.astype(y.dtype), y)
+
+
+def conv_layer(case: Case) -> Found:
+    """`ConvLayer`."""
+    o = case.kwargs
+    only(
+        o,
+        "in_channels out_channels kernel_size add_bias scale_factor filter_kernel activation_type"
+        " conv_clamp use_wscale wscale_gain lr_mul",
+    )
+    up = o["scale_factor"]
+    layer = functools.partial(
+        EqualizedConv,
+        o["out_channels"],
+        o["kernel_size"],
+        o["activation_type"],
+        use_bias=o["add_bias"],
+        up=up,
+        taps=tuple(o["filter_kernel"]) if o["filter_kernel"] else (1, 3, 3, 1),
+        clamp=o["conv_clamp"],
+    )
+    # The name tells the order of the taps.
+    name = "up" if up > 1 and o["kernel_size"] > 1 else "layer"
+    taps = {"filter": setup_filter(o["filter_kernel"])} if up > 1 else {}
+    run = Run(case, layer, name, {"x": case.images("in/x")}, taps)
+    (y, _), found = run(lambda out: dot(out[0], case.images("in/cotangent")))
+    return found | {"out/y": to_nchw(y)}
+
+
+def residual_conv_block(case: Case) -> Found:
+    """`ResidualConvBlock`."""
+    o = case.kwargs
+    conv, second = blocks.convolutions(
+        o["num_kernels"],
+        ModulatedTransformConv if o["mtm"] else None,
+        eps=eps_of(o),
+        demodulate=o["demodulate"],
+    )
+    make = functools.partial(
+        blocks.ResidualConvBlock,
+        o["out_channels"],
+        conv,
+        second,
+        up=2 if o["upsample"] else 1,
+        gain=o["residual_gain"],
+        taps=tuple(o["filter_kernel"]),
+        clamp=o["conv_clamp"],
+    )
+    taps = setup_filter(o["filter_kernel"])
+    run = Run(
+        case,
+        make,
+        "block",
+        {"x": case.images("in/x"), "w": case["in/w"]},
+        {"conv1.filter": taps, "skip_connection.filter": taps},
+    )
+    (y, _), found = run(lambda out: dot(out[0], case.images("in/cotangent")))
+    return found | {"out/y": to_nchw(y), "out/style": run.seen("conv2.style")}
+
+
+def self_attention_case(case: Case) -> Found:
+    """`SelfAttentionLayer`."""
+    make = functools.partial(self_attention(case.kwargs), case.kwargs["num_heads"])
+    run = Run(case, make, "self_attn", {"x": case.images("in/x"), "w": case["in/w"]}, {})
+    (y, _), found = run(lambda out: dot(out[0], case.images("in/cotangent")))
+    return found | {"out/y": to_nchw(y), "out/style": run.seen("proj_out.style")}
+
+
+def cross_attention_case(case: Case) -> Found:
+    """`CrossAttentionLayer`."""
+    o = case.kwargs
+    make = functools.partial(
+        attention.CrossAttention, o["num_heads"], o["head_dim"], scores=scores_of(o)
+    )
+    run = Run(case, make, "cross_attn", {"x": case["in/x"], "context": case["in/context"]}, {})
+    (y, _), found = run(lambda out: dot(out[0], case["in/cotangent"]))
+    return found | {"out/y": y}
+
+
+def with_moe_loss(case: Case, cotangent: Any) -> Callable[[Any], Any]:
+    """The objective of a case whose cotangents are of an output and, maybe, the MoE loss."""
+    loss = case["in/cotangent_moe_loss"] if "in/cotangent_moe_loss" in case else None
+
+    def objective(out: Any) -> Any:
+        y, moe = out
+        return dot(y, cotangent) + (0.0 if loss is None else moe * loss)
+
+    return objective
+
+
+def feed_forward_case(case: Case) -> Found:
+    """`FeedForward`."""
+    o = case.kwargs
+    x = case["in/x"]
+    w = case["in/w"] if "in/w" in case else np.zeros((len(x), o["w_dim"]), case.dtype)
+    run = Run(case, feed_forward(o, o["num_experts"]), "ff", {"x": x, "w": w}, {})
+    key = "in/cotangent_y" if "in/cotangent_y" in case else "in/cotangent"
+    (y, moe), found = run(with_moe_loss(case, case[key]))
+    found |= {"out/y": y, "out/moe_loss": moe}
+    found |= routing(case, run, lambda what, _: f"out/{what}")
+    for told in run.told.values():
+        probabilities = jax.nn.softmax(run.seen("routing"))
+        found["out/router_prob"] = probabilities.max(axis=-1, keepdims=True)
+        found |= {"out/z_loss": told.z_loss, "out/load_balancing_loss": told.balance_loss}
+    return found
+
+
+def residual_attention_block(case: Case) -> Found:
+    """`ResidualAttnBlock`."""
+    o = case.kwargs
+    make = attention_block(o, o["num_experts"], o["depth"])
+    inputs = {"x": case.images("in/x"), "w": case["in/w"], "context": case["in/context"]}
+    run = Run(case, make, "block", inputs, {})
+    key = "in/cotangent_y" if "in/cotangent_y" in case else "in/cotangent"
+    (y, moe), found = run(with_moe_loss(case, case.images(key)))
+    last = f"attn_blocks.{o['depth'] - 1}.self_attn.proj_out.style"
+    return found | {"out/y": to_nchw(y), "out/moe_loss": moe, "out/style": run.seen(last)}
+
+
+def fourier_input(case: Case) -> Found:
+    """`FourierInputLayer`."""
+    o = case.kwargs
+    only(o, "w_dim size channels sampling_rate bandwidth")
+    make = functools.partial(
+        blocks.SynthesisInput,
+        o["channels"],
+        o["size"],
+        o["sampling_rate"],
+        o["bandwidth"],
+        blocks.waves,
+    )
+    run = Run(case, make, "input", {"w": case["in/w"]}, {})
+    (y, _), found = run(lambda out: dot(out[0], case.images("in/cotangent")))
+    return found | {"out/y": to_nchw(y), "out/t": run.seen("style")}
+
+
+def text_head_case(case: Case) -> Found:
+    """`TextHead`."""
+    o = case.kwargs
+    head = text_head(o, layers=o["num_layers"], multiplier=o["lr_mul"], gain=o["attn_gain"])
+    make = functools.partial(head, o["context_dim"])
+    inputs = {"text_feats": case["in/text_feats"], "eot_ind": case["in/eot_ind"]}
+    run = Run(case, make, "text_head", inputs, {}, multiplied=True)
+
+    def objective(out: Any) -> Any:
+        (whole, tokens), _ = out
+        return dot(whole, case["in/cotangent_global_feats"]) + dot(
+            tokens, case["in/cotangent_local_feats"]
+        )
+
+    ((whole, tokens), _), found = run(objective)
+    return found | {"out/global_feats": whole, "out/local_feats": tokens}
+
+
+def mapping_case(case: Case) -> Found:
+    """`MappingNetwork`."""
+    o = case.kwargs
+    outputs = o["num_outputs"] or 1
+    width = o["output_dim"] * (1 if o["repeat_output"] else outputs)
+    made = mapping(o, layers=o["num_layers"], features=o["hidden_dim"])
+    make = functools.partial(made, width)
+    inputs = {"z": case["in/z"], "context": case["in/context"]}
+    run = Run(case, make, "mapping", inputs, {}, multiplied=True)
+    (w, _), found = run(lambda out: dot(out[0], case["in/cotangent"]))
+    network = make()
+    wp = w.reshape(len(w), -1, o["output_dim"])
+    return found | {
+        "out/w": w,
+        "out/wp": jnp.broadcast_to(wp, (len(w), outputs, o["output_dim"])),
+        "out/z": network.normalize_latent(run.inputs["z"]),
+        "out/global_text": network.normalize_text(run.inputs["context"]),
+    }
+
+
+# The whole.
+
+
+def generator_case(case: Case) -> Found:
+    """`Text2ImageGenerator`."""
+    module = generator(case.kwargs)
+    resolutions = tuple(map(int, case.kwargs["ms_training_res"]))
+    inputs = {"z": case["in/z"], "context": case["in/context"], "eot_ind": case["in/eot_ind"]}
+    run = Run(case, lambda: module, "", inputs, filters(case, module))
+
+    def method(module: networks.Generator, z: Any, context: Any, end: Any) -> Any:
+        ws, tokens = module.styles(z, context, end)
+        return ws, tokens, module.synthesize(ws, tokens, resolutions)
+
+    judged = with_moe_loss(case, case.images("in/cotangent_image"))
+
+    def objective(out: Any) -> Any:
+        (*_, images), moe = out
+        return judged((images[max(images)], moe))
+
+    ((ws, tokens, images), moe), found = run(objective, method)
+    network = module.mapping_network(w_dim=1)
+    vector, _ = run.seen("text_head")
+    found |= {f"out/img_res_{size}x{size}": to_nchw(y) for size, y in images.items()}
+    found |= {
+        "out/w": ws[:, 0] if module.mapped_ws == 1 else ws.reshape(len(ws), -1),
+        "out/wp": ws,
+        "out/global_text": vector,
+        "out/global_text_normalised": network.normalize_text(vector),
+        "out/z_normalised": network.normalize_latent(run.inputs["z"]),
+        "out/local_text": tokens,
+        "out/image": to_nchw(images[max(images)]),
+        "out/moe_loss": moe,
+    }
+    for name, value in run.kept.items():
+        parts = name.split(".")
+        if parts[:2] == ["synthesis", "net"] and len(parts) <= 5 and value.ndim == 4:
+            found[f"out/feat/net.{parts[2]}"] = to_nchw(value)
+    return found | routing(case, run, lambda what, name: f"out/{what}/{name.removesuffix('.')}")
+
+
+def filters(case: Case, module: networks.Generator) -> dict[str, Any]:
+    """Those of the module that the case has; without skipped images there is none for them."""
+    return {k: v for k, v in official.constants(module).items() if f"param/{k}" in case}
+
+
+def truncation(case: Case) -> Found:
+    """Truncation in the forward pass, and as `run_synthesize.py` has it."""
+    only(case.call, "trunc_psi trunc_layers loop_mapping")
+    psi, layers = case.call["trunc_psi"], case.call["trunc_layers"]
+    module = generator(case.kwargs)
+    inputs = {"z": case["in/z"], "context": case["in/context"], "eot_ind": case["in/eot_ind"]}
+    run = Run(case, lambda: module, "", inputs, filters(case, module))
+    apply = functools.partial(module.apply, run.variables)
+    z, *text_given = run.inputs.values()
+
+    def styles(z: Any, *truncated: Any) -> Any:
+        return apply(z, *text_given, *truncated, method="styles")[0]
+
+    ws, tokens = apply(z, *text_given, method="styles")
+
+    def image(ws: Any) -> Any:
+        return to_nchw(apply(ws, tokens, method="synthesize")[module.resolution])
+
+    once = styles(z, psi, layers)
+    mean = jnp.mean(jnp.stack([styles(z) for z in jnp.asarray(case["in/z_loop"])]), axis=0)
+    twice = networks.truncated(once, mean, psi, layers)
+    return {
+        "out/wp_forward_truncated": once,
+        "out/image_forward_truncated": image(once),
+        "out/wp_untruncated": ws,
+        "out/wp_after_w_avg": once,
+        "out/avg_wp": mean[:, :layers],
+        "out/wp_sample": twice,
+        "out/image_sample": image(twice),
+    }
+
+
+def adapter(name: str, compute: Callable[[Case], Found]) -> Adapter:
+    """For a class of the reference."""
+    return Adapter("aurora", "^$", rf":{name}$", compute)
+
+
+ADAPTERS = (
+    Adapter("aurora", r"^modconv_", r":AdaptiveModulateConvLayer$", modulated_conv),
+    Adapter("aurora", r"^truncation", r"\(trunc_psi", truncation),
+    adapter("ConvLayer", conv_layer),
+    adapter("ResidualConvBlock", residual_conv_block),
+    adapter("SelfAttentionLayer", self_attention_case),
+    adapter("CrossAttentionLayer", cross_attention_case),
+    adapter("FeedForward", feed_forward_case),
+    adapter("ResidualAttnBlock", residual_attention_block),
+    adapter("FourierInputLayer", fourier_input),
+    adapter("TextHead", text_head_case),
+    adapter("MappingNetwork", mapping_case),
+    adapter("Text2ImageGenerator", generator_case),
+)
