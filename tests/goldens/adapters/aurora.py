@@ -321,8 +321,8 @@ def fourier_input(case: Case) -> Found:
         blocks.SynthesisInput,
         o["channels"],
         o["size"],
-        o["sampling_rate"],
-        o["bandwidth"],
+        float(o["sampling_rate"]),
+        float(o["bandwidth"]),
         blocks.waves,
     )
     run = Run(case, make, "input", {"w": case["in/w"]}, {})
