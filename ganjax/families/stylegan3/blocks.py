@@ -129,8 +129,7 @@ class SynthesisInput(nn.Module):
 
     def _drawn(self, name: str, draw: Initializer, shape: tuple[int, ...]) -> Array:
         """What is drawn once and never trained."""
-        start = lambda: draw(self.make_rng("params"), shape)  # noqa: E731
-        return self.variable("fourier", name, start).value
+        return self.variable("fourier", name, lambda: draw(self.make_rng("params"), shape)).value
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from ganjax.families.stylegan2 import official as stylegan2
 from ganjax.families.stylegan2 import snapshots
+from ganjax.families.stylegan3 import rules
 from ganjax.families.stylegan3.networks import Generator, example_inputs
 from ganjax.interop.entries import Entry, State, collect
 from ganjax.interop.report import Report
@@ -72,8 +73,7 @@ def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
     config.loss.blur_sigma = 0.0
     if not weights.modules:
         return config
-    # The official advice: 2 at 256 pixels, four times as much for twice the resolution.
-    config.loss.r1_gamma = 2.0 * (config.data.resolution / 256) ** 2
+    config.loss.r1_gamma = rules.r1_gamma(config, devices=1)
     g = weights.generator
     synthesis = g.part("synthesis")
     first = synthesis.part(synthesis.attributes["layer_names"][0])
