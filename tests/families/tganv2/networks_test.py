@@ -123,13 +123,13 @@ def test_discriminators_share_nothing_and_are_joined():
 
 
 def test_ways_to_join():
-    logits = [jnp.arange(5.0), jnp.array([10.0, 20, 30]), jnp.array([100.0, 200])]
+    logits = [jnp.arange(6.0), jnp.array([10.0, 20, 30]), jnp.array([100.0, 200])]
     np.testing.assert_array_equal(
-        concatenated(logits, (2, 2)), [0, 1, 2, 3, 4, 10, 20, 30, 100, 200]
+        concatenated(logits, (2, 2)), [0, 1, 2, 3, 4, 5, 10, 20, 30, 100, 200]
     )
     # Items 0, 2 and 4 reach the second level, 0 and 4 the third.
-    np.testing.assert_array_equal(added(logits, (2, 2)), [110, 1, 22, 3, 234])
-    with pytest.raises(ValueError, match="2 logits of a level that keeps one of 2 of 5.*set"):
+    np.testing.assert_array_equal(added(logits, (2, 2)), [110, 1, 22, 3, 234, 5])
+    with pytest.raises(ValueError, match="2 logits of a level that keeps one of 2 of 6.*set"):
         added([logits[0], logits[2]], (2,))
 
 
