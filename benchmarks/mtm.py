@@ -10,6 +10,7 @@ then measures all of them with one classifier. Runs that are there already are m
 Prints a line a run and the means; the lines go as JSON to ``results.jsonl`` in ``--out``, too.
 """
 
+import argparse
 import concurrent.futures
 import json
 import pathlib
@@ -18,7 +19,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 
 from ganjax import environment
 
@@ -27,12 +28,6 @@ environment.prepare()  # before anything looks for devices
 from ganjax import generate  # noqa: E402
 from ganjax.data.sources import open_source  # noqa: E402
 from ganjax.evaluate import Evaluation, keep, metric_names  # noqa: E402
-
-OUT = flags.DEFINE_string("out", "runs/mtm", "Folder of the runs.")
-SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs.")
-IMAGES = flags.DEFINE_integer("images", 38_400, "Real images that each run sees.")
-JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time.")
-SAMPLES = flags.DEFINE_integer("samples", 5000, "Measured of each run.")
 
 SOURCE = "warped_digits"
 VARIANTS = {"plain": (), "mtm low": ("low",)}
@@ -72,22 +67,25 @@ def row(name: str, values: list[float]) -> str:
     return f"{name} {np.mean(values):.4g}{spread}"
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    logging.set_verbosity(logging.WARNING)
-    out = pathlib.Path(OUT.value)
+def compare(out: pathlib.Path, seeds: list[str], images: int, jobs: int, samples: int) -> None:
+    """Train what is not there yet, measure all, print a table.
+
+    Args:
+      images: real ones that each run sees.
+      jobs: runs at a time.
+      samples: measured of each run.
+    """
     runs = {
         (seed, variant): out / f"{variant.replace(' ', '_')}_{seed}"
-        for seed in SEEDS.value
+        for seed in seeds
         for variant in VARIANTS
     }
-    with concurrent.futures.ThreadPoolExecutor(JOBS.value) as pool:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         started = [
             pool.submit(
                 train,
                 workdir,
-                SMALL
-                | {"seed": seed, "train.images": IMAGES.value, "model.mtm": VARIANTS[variant]},
+                SMALL | {"seed": seed, "train.images": images, "model.mtm": VARIANTS[variant]},
             )
             for (seed, variant), workdir in runs.items()
         ]
@@ -96,7 +94,7 @@ def main(argv: list[str]) -> None:
     models = {key: generate.load(workdir) for key, workdir in runs.items()}
     config = next(iter(models.values())).config
     # One classifier for all.
-    measure = Evaluation(config, open_source(config.data), samples=SAMPLES.value)
+    measure = Evaluation(config, open_source(config.data), samples=samples)
     distance, accuracy = metric_names(SOURCE)
     found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
     print(f"variant  seed  {distance}  {accuracy}  ms/image")
@@ -116,5 +114,19 @@ def main(argv: list[str]) -> None:
         print(variant, *(row(key, [r[key] for r in results]) for key in list(results[0])[2:]))
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=pathlib.Path, default="runs/mtm", help="folder of the runs")
+    parser.add_argument("--seeds", default="0,1,2", help="of the runs, by commas")
+    parser.add_argument("--images", type=int, default=38_400, help="that each run sees")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--samples", type=int, default=5000, help="measured of each run")
+    given = parser.parse_args()
+    logging.set_verbosity(logging.WARNING)
+    compare(given.out, given.seeds.split(","), given.images, given.jobs, given.samples)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    main()

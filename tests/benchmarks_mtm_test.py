@@ -4,7 +4,6 @@ import importlib
 import json
 
 import pytest
-from absl.testing import flagsaver
 
 mtm = importlib.import_module("benchmarks.mtm")
 
@@ -23,8 +22,7 @@ def test_a_mean_has_a_deviation_where_there_are_several():
 
 @pytest.mark.slow
 def test_both_variants_are_trained_and_measured(tmp_path, capsys):
-    with flagsaver.flagsaver(out=str(tmp_path), seeds=["0"], images=64, samples=100, jobs=2):
-        mtm.main([])
+    mtm.compare(tmp_path, ["0"], images=64, jobs=2, samples=100)
     results = [json.loads(line) for line in (tmp_path / "results.jsonl").open()]
     assert [result["variant"] for result in results] == list(mtm.VARIANTS)
     assert all(result["fd_warped_digits"] > 0 for result in results)
