@@ -28,7 +28,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ganjax.layers.moe import geglu
+from ganjax.layers.moe import GEGLU
 from ganjax.parallel.experts import Capacity, Dropless, ExpertParallel
 from ganjax.plan import read_hlo
 
@@ -119,8 +119,8 @@ def build(width: int, experts: int, execution, devices: int):
 
     def layer(weights, x, scale, expert):
         if execution is None:
-            return geglu(plain_dot, weights, x.reshape(-1, width)).reshape(x.shape)
-        return execution(geglu, weights, x, expert, scale)[0]
+            return GEGLU.equalized(plain_dot, weights, x.reshape(-1, width)).reshape(x.shape)
+        return execution(GEGLU.equalized, weights, x, expert, scale)[0]
 
     def step(weights, x, scale, expert, cotangent):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):

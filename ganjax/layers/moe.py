@@ -71,6 +71,16 @@ class Network(NamedTuple):
     inward: tuple[str, ...]
     apply: Ffn
 
+    def equalized(self, dot: Dot, weights: Any, x: Array) -> Array:
+        """`apply` with kernels that are divided by ``sqrt(fan in)``.
+
+        The rows are instead, which means the same: kernels are many, and a TPU's product of blocks
+        (`parallel.grouped`) takes them as they lie.
+        """
+        return self.apply(
+            lambda x, kernel, bias: dot(x / math.sqrt(kernel.shape[-2]), kernel, bias), weights, x
+        )
+
 
 def geglu(dot: Dot, weights: Any, x: Array) -> Array:
     """A value times a gelu of a gate, then out (Shazeer, 2020); see `parallel.experts` for `dot`.
@@ -108,7 +118,7 @@ class FeedForward(nn.Module):
         """What the network makes of the tokens, whatever w is; add it to them."""
         del w
         weights = _weights(self, self.network, x.shape[-1], self.ratio)
-        return self.network.apply(_dot, weights, x)
+        return self.network.equalized(_dot, weights, x)
 
 
 def _dot(x: Array, kernel: Array, bias: Array) -> Array:
@@ -120,15 +130,14 @@ def _dot(x: Array, kernel: Array, bias: Array) -> Array:
 def _weights(
     module: nn.Module, network: Network, width: int, ratio: int, stack: tuple[int, ...] = ()
 ) -> dict[str, Any]:
-    """Parameters of a module as its network computes with them: the learning rate is equalised."""
+    """Parameters of a module; its network scales them at run time, see `Network.equalized`."""
     hidden = ratio * width
     sizes = {**{name: (width, hidden) for name in network.inward}, "out": (hidden, width)}
     weights = {}
     for name, size in sizes.items():
-        kernel = module.param(name, initializers.Normal(), (*stack, *size))
-        weights[name] = kernel / math.sqrt(size[0])
-        bias = module.param(f"{name}_bias", initializers.zeros, (*stack, size[1]))
-        weights[f"{name}_bias"] = bias
+        weights[name] = module.param(name, initializers.Normal(), (*stack, *size))
+        bias = f"{name}_bias"
+        weights[bias] = module.param(bias, initializers.zeros, (*stack, size[1]))
     return weights
 
 
@@ -161,7 +170,7 @@ class MixtureOfExperts(nn.Module):
         expert = jnp.argmax(logits, axis=-1)
         probability = jnp.max(jax.nn.softmax(logits), axis=-1)
         weights = _weights(self, self.network, x.shape[-1], self.ratio, (self.experts,))
-        y, dropped = self.execution(self.network.apply, weights, x, expert, probability)
+        y, dropped = self.execution(self.network.equalized, weights, x, expert, probability)
         if self.is_mutable_collection(COLLECTION) and not self.is_initializing():
             self.sow(COLLECTION, "told", told(logits, dropped))
         return y
