@@ -180,7 +180,9 @@ class Family:
 class Official(Protocol):
     """What a family's ``official.py`` has: the way from the published weights, and back to them.
 
-    Names and layouts are those of the official code's state dicts; shapes are of our modules.
+    Names and layouts are those of the official code's state dicts; shapes are of our modules. Where
+    the published files tell their architecture there is a ``CONFIG`` besides: the config file that
+    a run of theirs has its other values from.
     """
 
     def from_official(

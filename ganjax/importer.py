@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import flax.linen as nn
@@ -21,11 +22,6 @@ from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights, read_weights
 from ganjax.workdir import appearing, write_atomically
 
-# Without --config: whose training values the run of a snapshot has, by family.
-CONFIGS = {
-    "stylegan2": "configs/stylegan2.py:auto",
-    "stylegan3": "configs/stylegan3.py:ffhq1024",
-}
 # What becomes of a network that the file lacks.
 ANEW = {
     "G": "not in the file; begins as its average",
@@ -49,8 +45,9 @@ def import_run(
     Args:
       weights: a file or folder for :func:`ganjax.interop.weights.read_weights`.
       workdir: a directory that is not there, or empty.
-      config: of the family; without it a snapshot's is of `CONFIGS`, and that of other weights is
-        in ``config.json`` beside them, as of our exports. What the file tells replaces fields.
+      config: of the family; without it a snapshot's is its family's `CONFIG`, and that of other
+        weights is in ``config.json`` beside them, as of our exports. What the file tells replaces
+        fields.
       overrides: of the config's fields; they have the last word.
 
     Returns:
@@ -110,7 +107,7 @@ def _run(
 def _own_config(weights: pathlib.Path, found: Weights) -> ConfigDict:
     """The config that weights come with."""
     if found.family:
-        return configs.load(CONFIGS[found.family])
+        return configs.load(import_module(f"ganjax.families.{found.family}.official").CONFIG)
     beside = (weights if weights.is_dir() else weights.parent) / checkpoint.CONFIG
     if beside.is_file():
         return configs.from_json(beside.read_text())

@@ -48,6 +48,8 @@ from ganjax.layers.filtering import setup_filter
 from ganjax.layers.initializers import init_on_host
 
 FIELDS = "resolution, channel_base, channel_max, latent_dim, w_dim, classes, architecture, taps"
+# Whose training values the run of a snapshot has.
+CONFIG = "configs/stylegan2.py:auto"
 # Layers that do not resample own a filter in the official code all the same.
 UNUSED = (1, 3, 3, 1)
 

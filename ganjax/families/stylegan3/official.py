@@ -31,6 +31,8 @@ FIELDS = (
     "resolution, channel_base, channel_max, layers, critical, kernel_size, radial, margin,"
     " filter_size, latent_dim, w_dim, classes"
 )
+# Whose training values the run of a snapshot has.
+CONFIG = "configs/stylegan3.py:ffhq1024"
 
 
 def from_official(
