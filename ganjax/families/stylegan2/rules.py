@@ -11,7 +11,7 @@ from ganjax.defaults import FieldRule
 
 def batch(config: Any, devices: int) -> int:
     """Up to 32 images a device while memory lasts, and 64 in all."""
-    return max(min(devices * min(4096 // _resolution(config), 32), 64), devices)
+    return max(min(devices * min(4096 // resolution(config), 32), 64), devices)
 
 
 def group_size(config: Any, devices: int) -> int:
@@ -21,17 +21,17 @@ def group_size(config: Any, devices: int) -> int:
 
 def channel_base(config: Any, devices: int) -> int:
     """Half of the paper's channels up to 256 pixels."""
-    return 32768 if _resolution(config) >= 512 else 16384
+    return 32768 if resolution(config) >= 512 else 16384
 
 
 def learning_rate(config: Any, devices: int) -> float:
     """A little less for the largest images."""
-    return 2e-3 if _resolution(config) >= 1024 else 2.5e-3
+    return 2e-3 if resolution(config) >= 1024 else 2.5e-3
 
 
 def r1_gamma(config: Any, devices: int) -> float:
     """The gradient of the logits is by pixel, so its weight grows with their number."""
-    return 2e-4 * _resolution(config) ** 2 / config.train.batch
+    return 2e-4 * resolution(config) ** 2 / config.train.batch
 
 
 def half_life_images(config: Any, devices: int) -> float:
@@ -39,7 +39,8 @@ def half_life_images(config: Any, devices: int) -> float:
     return config.train.batch * 10_000 / 32
 
 
-def _resolution(config: Any) -> int:
+def resolution(config: Any) -> int:
+    """The longer side of the images, in pixels."""
     size = config.data.resolution
     return size if isinstance(size, int) else max(size)
 

@@ -7,7 +7,7 @@ asks for them.
 from typing import Any
 
 from ganjax.defaults import FieldRule
-from ganjax.families.stylegan2.rules import half_life_images
+from ganjax.families.stylegan2.rules import half_life_images, resolution
 
 BATCH = 32  # of all recommended settings
 
@@ -19,8 +19,7 @@ def batch(config: Any, devices: int) -> int:
 
 def r1_gamma(config: Any, devices: int) -> float:
     """2 at 256 pixels, and four times as much for twice the resolution."""
-    size = config.data.resolution
-    return 2.0 * ((size if isinstance(size, int) else max(size)) / 256) ** 2
+    return 2.0 * (resolution(config) / 256) ** 2
 
 
 def blur_fade_images(config: Any, devices: int) -> float:
