@@ -1,5 +1,6 @@
 """Data sets of TensorFlow Datasets, prepared as ArrayRecord and read without TensorFlow."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,7 @@ class Tfds:
     """
 
     def __init__(self, name: str, split: str = "train", folder: str = ""):
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise ImportError(
-                f"The source tfds needs the package tensorflow-datasets ({error}). Install it: "
-                f"pip install tensorflow-datasets\nIs {name} not there yet? "
-                f"{how_to_prepare(name, folder)}"
-            ) from error
+        tfds = package(name, folder)
         self._args = (name, split, folder)
         self.name = f"tfds {name} {split}"
         try:
@@ -68,12 +62,7 @@ class Tfds:
         # What nobody reads is not decoded.
         self._features = tfds.features.FeaturesDict(wanted)
         self._decoders = {"image": tfds.decode.SkipDecoding()}
-        try:
-            self._records = builder.as_data_source(split=split).data_source
-        except ValueError as error:
-            raise ValueError(
-                f"{name} has no split {split!r} ({first_line(error)}). Set config.data.split."
-            ) from None
+        self._records = records_of(builder, name, split)
         self._fingerprint = f"tfds-1-{builder.info.full_name}-{split}-{len(self._records)}"
 
     def __reduce__(self) -> Any:
@@ -93,12 +82,7 @@ class Tfds:
         """
         record = read_record(self._records, index, self.name)
         fields = self._features.deserialize_example_np(record, decoders=self._decoders)
-        label = int(fields.get("label", 0))
-        if label < 0:
-            raise ValueError(
-                f"Item {index} of {self.name!r} has no label. Set config.data.split to one that "
-                "has, such as train."
-            )
+        label = label_of(fields, index, self.name)
         names = [fields[name] for name in _NAMES if name in fields]
         name = names[0].decode(errors="replace") if names and isinstance(names[0], bytes) else ""
         return Encoded(fields["image"], label, name or f"item {index}")
@@ -111,6 +95,52 @@ class Tfds:
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+
+def package(name: str, folder: str) -> Any:
+    """tensorflow_datasets, which not every installation has.
+
+    Raises:
+      ImportError: it is missing; says how to install it, and how to prepare the data set.
+    """
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise ImportError(
+            f"The source tfds needs the package tensorflow-datasets ({error}). Install it: "
+            f"pip install tensorflow-datasets\nIs {name} not there yet? "
+            f"{how_to_prepare(name, folder)}"
+        ) from error
+    return tensorflow_datasets
+
+
+def records_of(builder: Any, name: str, split: str) -> Any:
+    """The records of a split of a prepared data set.
+
+    Raises:
+      ValueError: there is no such split.
+    """
+    try:
+        return builder.as_data_source(split=split).data_source
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has no split {split!r} ({first_line(error)}). Set config.data.split."
+        ) from None
+
+
+def label_of(fields: Mapping[str, Any], index: int, source: str) -> int:
+    """The class of an item; 0 in a data set without classes.
+
+    Raises:
+      ValueError: TFDS's label for "unknown", in a data set that has classes.
+    """
+    label = int(fields.get("label", 0))
+    if label < 0:
+        raise ValueError(
+            f"Item {index} of {source!r} has no label. Set config.data.split to one that has, such "
+            "as train."
+        )
+    return label
 
 
 def how_to_prepare(name: str, folder: str) -> str:

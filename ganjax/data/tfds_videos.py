@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from ganjax.data.records import read_record
-from ganjax.data.tfds import first_line, how_to_prepare
+from ganjax.data.tfds import how_to_prepare, label_of, package, records_of
 from ganjax.data.transforms import Item, decode
 from ganjax.data.videos import Video, same_size
 
@@ -56,14 +56,7 @@ class TfdsVideos:
     """
 
     def __init__(self, name: str, split: str = "train", folder: str = ""):
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise ImportError(
-                f"The source tfds needs the package tensorflow-datasets ({error}). Install it: "
-                f"pip install tensorflow-datasets\nIs {name} not there yet? "
-                f"{how_to_prepare(name, folder)}"
-            ) from error
+        tfds = package(name, folder)
         self._args = (name, split, folder)
         self.name = f"tfds {name} {split}"
         root, dataset, config, version = find(name, folder)
@@ -105,12 +98,7 @@ class TfdsVideos:
         self._features = builder.info.features
         labels = self._features["label"].names if "label" in self._features else ()
         self.classes: tuple[str, ...] = tuple(labels)
-        try:
-            self._records = builder.as_data_source(split=split).data_source
-        except ValueError as error:
-            raise ValueError(
-                f"{name} has no split {split!r} ({first_line(error)}). Set config.data.split."
-            ) from None
+        self._records = records_of(builder, name, split)
         self._fingerprint = f"tfds-2-{builder.info.full_name}-{split}-{len(self._records)}"
 
     def __reduce__(self) -> Any:
@@ -122,12 +110,7 @@ class TfdsVideos:
     def __getitem__(self, index: int) -> Item:
         record = read_record(self._records, index, self.name)
         fields = self._features.deserialize_example_np(record)
-        label = int(fields.get("label", 0))
-        if label < 0:
-            raise ValueError(
-                f"Item {index} of {self.name!r} has no label. Set config.data.split to one that "
-                "has, such as train."
-            )
+        label = label_of(fields, index, self.name)
         video = EncodedFrames(list(fields["video"]), self.describe(index))
         return {"video": video, "label": np.asarray(label, np.int32)}
 
