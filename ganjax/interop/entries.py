@@ -36,12 +36,12 @@ class Entry:
 
 
 def fill(
-    state: State, wanted: Sequence[Entry], fields: str
+    state: State, wanted: Sequence[Entry], fields: str | None = None
 ) -> tuple[dict[Entry, np.ndarray], list[str]]:
     """Our arrays from an official state dict, and the official names that it lacks.
 
     Args:
-        fields: of the module, that decide over shapes: for the error.
+        fields: of the module, that decide over shapes: for the error; None: it has none to set.
 
     Raises:
         ValueError: an entry has another shape than wanted.
@@ -57,8 +57,7 @@ def fill(
             if state[name].shape != entry.shape:
                 raise ValueError(
                     f"{name} has shape {state[name].shape}, the module wants {entry.shape} for"
-                    f" {'/'.join(entry.path)}; set the module's fields ({fields}) to those of the"
-                    " checkpoint"
+                    f" {'/'.join(entry.path)}; {_remedy(fields)}"
                 )
         filled[entry] = np.array(entry.decode([state[name] for name in entry.names]), order="C")
     return filled, missing
@@ -91,7 +90,7 @@ def report_of(
 def complete(
     filled: Mapping[Entry, np.ndarray],
     report: Report,
-    fields: str,
+    fields: str | None,
     initial: Callable[[], Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
     """Variables from our arrays.
@@ -108,12 +107,17 @@ def complete(
     if report.missing:
         if initial is None:
             raise ValueError(
-                f"the state dict does not fit the module: {report}\nset the module's fields"
-                f" ({fields}) to those of the checkpoint, or strict=False to keep initial values"
-                " for what is missing"
+                f"the state dict does not fit the module: {report}\n{_remedy(fields)}"
+                + (", or strict=False to keep initial values for what is missing" if fields else "")
             )
         start = flatten_dict(dict(initial()))
     return unflatten_dict(start | {entry.path: array for entry, array in filled.items()})
+
+
+def _remedy(fields: str | None) -> str:
+    if fields is None:
+        return "the file is of another network or configuration"
+    return f"set the module's fields ({fields}) to those of the checkpoint"
 
 
 def collect(variables: Mapping[str, Any], wanted: Sequence[Entry]) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """What the frozen convolutional networks are made of, and how their official weights get in."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,15 +7,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jax import lax
 from jaxtyping import Array, Float
 
+from ganjax.interop.entries import Entry, Path, complete, fill, report_of
 from ganjax.interop.report import Report
 
 HIGHEST = lax.Precision.HIGHEST  # whatever the caller computes in: metrics must not depend on it
 
-Path = tuple[str, ...]
 Padding = str | Sequence[tuple[int, int]]
 
 
@@ -67,43 +66,31 @@ class ConvNormRelu(nn.Module):
         return nn.relu(FrozenNorm(self.eps, name="bn")(x))
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One of our arrays as entries of an official state dict.
+def moved(
+    path: Path, names: Sequence[str], axes: tuple[int, ...] | None, shape: tuple[int, ...]
+) -> Entry:
+    """One of our arrays as official ones that are joined along their first axis and transposed.
 
-    Attributes:
+    Args:
         path: collection and names of ours.
-        names: the official names: their arrays, joined along the first axis, are ours.
         axes: transposition of the joined array to ours; None: as it is.
         shape: of ours.
     """
+    inverse = None if axes is None else tuple(int(axis) for axis in np.argsort(axes))
+    official = list(shape) if inverse is None else [shape[axis] for axis in inverse]
+    if len(names) > 1:
+        official[0] //= len(names)
 
-    path: Path
-    names: tuple[str, ...]
-    axes: tuple[int, ...] | None
-    shape: tuple[int, ...]
-
-    @property
-    def official_shape(self) -> tuple[int, ...]:
-        """Of each official array."""
-        shape = list(self.shape)
-        if self.axes is not None:
-            for ours, theirs in enumerate(self.axes):
-                shape[theirs] = self.shape[ours]
-        if len(self.names) > 1:
-            shape[0] //= len(self.names)
-        return tuple(shape)
-
-    def decode(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Ours from the official arrays, in the order of `names`."""
+    def decode(arrays: list[np.ndarray]) -> np.ndarray:
         joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        return np.array(joined if self.axes is None else joined.transpose(self.axes), order="C")
+        joined = joined if joined.dtype == np.float64 else joined.astype(np.float32)
+        return joined if axes is None else joined.transpose(axes)
 
-    def encode(self, array: np.ndarray) -> dict[str, np.ndarray]:
-        """The inverse, by official name."""
-        if self.axes is not None:
-            array = array.transpose(np.argsort(self.axes))
-        return dict(zip(self.names, np.split(array, len(self.names)) if array.ndim else [array]))
+    def encode(array: np.ndarray) -> list[np.ndarray]:
+        array = array if inverse is None else array.transpose(inverse)
+        return np.split(array, len(names)) if len(names) > 1 else [array]
+
+    return Entry(path, tuple(names), tuple(official), decode, encode)
 
 
 def official_leaf(path: Path) -> str:
@@ -133,7 +120,7 @@ def entries_of(
     for path, shape in entry_paths(shapes):
         official = (*path[1:-1], official_leaf(path))
         axes = kernel_axes(path, len(shape))
-        entries.append(Entry(path, tuple(names_of(official)), axes, shape))
+        entries.append(moved(path, names_of(official), axes, shape))
     return tuple(entries)
 
 
@@ -155,33 +142,9 @@ def from_official(
     Raises:
         ValueError: entries are missing, or one has a shape that does not fit.
     """
-    arrays: dict[Path, np.ndarray] = {}
-    missing: list[str] = []
-    for entry in entries:
-        absent = [name for name in entry.names if name not in state]
-        missing += absent
-        if absent:
-            continue
-        for name in entry.names:
-            if state[name].shape != entry.official_shape:
-                raise ValueError(
-                    f"{name} has shape {state[name].shape}, the network wants"
-                    f" {entry.official_shape} for {'/'.join(entry.path)}; the file is of another"
-                    " network or configuration"
-                )
-        array = entry.decode([np.asarray(state[name]) for name in entry.names])
-        arrays[entry.path] = array if array.dtype == np.float64 else array.astype(np.float32)
-    matched = {name for entry in entries for name in entry.names if name in state}
-    left = sorted(set(state) - matched)
-    report = Report(
-        matched=tuple(sorted(matched)),
-        missing=tuple(missing),
-        unexpected=tuple(name for name in left if not ignored(name)),
-        ignored=tuple(name for name in left if ignored(name)),
-    )
-    if missing:
-        raise ValueError(f"the file does not hold what the network needs\n{report}")
-    return unflatten_dict(arrays), report
+    filled, missing = fill(state, entries)
+    report = report_of(state, filled, missing, ignored)
+    return complete(filled, report, None, None), report
 
 
 def shapes_of(module: nn.Module, *inputs: Any, **kwargs: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from ganjax.pretrained.blocks import HIGHEST, Entry, Path, entries_of
+from ganjax.interop.entries import Entry, Path
+from ganjax.pretrained.blocks import HIGHEST, entries_of
 from ganjax.pretrained.network import Kind, Shapes, State
 from ganjax.pretrained.resize import align_corners, resize
 

@@ -15,7 +15,8 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Array, Float, Int, Num
 
-from ganjax.pretrained.blocks import HIGHEST, Entry, Path, entry_paths, kernel_axes
+from ganjax.interop.entries import Entry, Path
+from ganjax.pretrained.blocks import HIGHEST, entry_paths, kernel_axes, moved
 from ganjax.pretrained.network import FeatureNetwork, Kind, Shapes, State
 from ganjax.pretrained.resize import resize, tf1
 from ganjax.pretrained.tokens import Tokenizer
@@ -302,14 +303,14 @@ def entries(shapes: Shapes, state: State) -> tuple[Entry, ...]:
 def _openai(path: Path, shape: tuple[int, ...]) -> Entry:
     names = list(path[1:])
     if names == ["logit_scale"]:
-        return Entry(path, ("logit_scale",), None, shape)
+        return moved(path, ("logit_scale",), None, shape)
     tower, *names = names
     prefix = ["visual"] if tower == "image" else []
     axes = kernel_axes(path, len(shape))
     if names[0] == "projection":
         # Stored as it is used: x @ projection.
         name = "visual.proj" if tower == "image" else "text_projection"
-        return Entry(path, (name,), None, shape)
+        return moved(path, (name,), None, shape)
     if names[0].startswith("blocks_"):
         block, layer, leaf = names
         leaf = "weight" if leaf in ("kernel", "scale") else leaf
@@ -323,7 +324,7 @@ def _openai(path: Path, shape: tuple[int, ...]) -> Entry:
         names = ["transformer", "resblocks", number, layer]
     elif names[-1] in ("kernel", "scale", "embedding"):
         names = [*names[:-1], "weight"]
-    return Entry(path, (".".join([*prefix, *names]),), axes, shape)
+    return moved(path, (".".join([*prefix, *names]),), axes, shape)
 
 
 # Hugging Face's names of what is outside of the blocks.
@@ -346,11 +347,11 @@ def _hugging_face(path: Path, shape: tuple[int, ...]) -> Entry:
     axes = kernel_axes(path, len(shape))
     ours = "/".join(path[1:])
     if ours in HUGGING_FACE:
-        return Entry(path, (HUGGING_FACE[ours],), axes, shape)
+        return moved(path, (HUGGING_FACE[ours],), axes, shape)
     leaf = "weight" if path[-1] in ("kernel", "scale") else path[-1]
     parent = "/".join(path[1:-1])
     if parent in HUGGING_FACE:
-        return Entry(path, (f"{HUGGING_FACE[parent]}.{leaf}",), axes, shape)
+        return moved(path, (f"{HUGGING_FACE[parent]}.{leaf}",), axes, shape)
     _, tower, block, layer, _ = path
     model = {"text": "text_model", "image": "vision_model"}[tower]
     prefix = f"{model}.encoder.layers.{block.removeprefix('blocks_')}"
@@ -362,7 +363,7 @@ def _hugging_face(path: Path, shape: tuple[int, ...]) -> Entry:
         "c_fc": ["mlp.fc1"],
         "c_proj": ["mlp.fc2"],
     }[layer]
-    return Entry(path, tuple(f"{prefix}.{name}.{leaf}" for name in layers), axes, shape)
+    return moved(path, tuple(f"{prefix}.{name}.{leaf}" for name in layers), axes, shape)
 
 
 # Facts about the model that OpenAI's files carry along, and position numbers of Hugging Face's.

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from ganjax.pretrained.blocks import HIGHEST, ConvNormRelu, Entry, Path, entries_of
+from ganjax.interop.entries import Entry, Path
+from ganjax.pretrained.blocks import HIGHEST, ConvNormRelu, entries_of
 from ganjax.pretrained.network import Kind, Shapes, State
 from ganjax.pretrained.resize import half_pixel, resize
 

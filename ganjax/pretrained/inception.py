@@ -14,14 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ganjax.pretrained.blocks import (
-    HIGHEST,
-    ConvNormRelu,
-    Entry,
-    Path,
-    entries_of,
-    entry_paths,
-)
+from ganjax.interop.entries import Entry, Path
+from ganjax.pretrained.blocks import HIGHEST, ConvNormRelu, entries_of, entry_paths, moved
 from ganjax.pretrained.network import Kind, Shapes, State, dotted
 from ganjax.pretrained.resize import resize, tf1
 
@@ -311,7 +305,7 @@ def entries(shapes: Shapes, state: State) -> tuple[Entry, ...]:
     if "conv/conv2d_params" not in state:
         return entries_of(shapes, dotted)
     return tuple(
-        Entry(path, (tensorflow_name(path[1:]),), None, shape)
+        moved(path, (tensorflow_name(path[1:]),), None, shape)
         for path, shape in entry_paths(shapes)
     )
 

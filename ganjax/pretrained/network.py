@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from ganjax.interop.entries import Entry, Path
 from ganjax.interop.report import Report
-from ganjax.pretrained.blocks import Entry, Path, from_official, shapes_of
+from ganjax.pretrained.blocks import from_official, shapes_of
 
 Shapes = Mapping[str, Any]
 State = Mapping[str, np.ndarray]

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from ganjax.interop.entries import Entry, Path
 from ganjax.metrics.path_length import prepare as shrink
-from ganjax.pretrained.blocks import HIGHEST, Entry, Path, entries_of
+from ganjax.pretrained.blocks import HIGHEST, entries_of
 from ganjax.pretrained.network import FeatureNetwork, Kind, Shapes, State
 from ganjax.pretrained.resize import resize, tf1
 

@@ -40,7 +40,7 @@ def write_official(path, **more):
     rng = np.random.default_rng(0)
     entries = clip.entries(shapes_of(TINY.module, *TINY.examples), {})
     state = {
-        name: rng.normal(0, 0.3, entry.official_shape).astype(np.float16)
+        name: rng.normal(0, 0.3, entry.shape).astype(np.float16)
         for entry in entries
         for name in entry.names
     }
@@ -153,7 +153,7 @@ def test_inception_of_the_tensorflow_graph():
     }.items():
         assert names[ours] == theirs
     # A graph holds other constants, too; its kernels are already [h, w, in, out].
-    state = {entry.names[0]: np.zeros(entry.official_shape, np.float32) for entry in entries}
+    state = {entry.names[0]: np.zeros(entry.shape, np.float32) for entry in entries}
     state["conv/conv2d_params"] = np.arange(864, dtype=np.float32).reshape(3, 3, 3, 32)
     variables, report = inception.KIND.from_official(state | {"ResizeBilinear/size": np.zeros(2)})
     assert report.complete

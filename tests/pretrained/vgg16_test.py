@@ -49,8 +49,7 @@ def test_size_and_names(shapes):
 
 def test_lpips_weights_come_as_convolutions(shapes):
     state = {
-        entry.names[0]: np.zeros(entry.official_shape, np.float32)
-        for entry in vgg16.entries(shapes, {})
+        entry.names[0]: np.zeros(entry.shape, np.float32) for entry in vgg16.entries(shapes, {})
     }
     state["lpips2"] = np.arange(256, dtype=np.float32).reshape(256, 1, 1)
     variables, report = vgg16.KIND.from_official(state)

@@ -70,7 +70,8 @@ def model(case: Case) -> Found:
     flat = {path: _leaf(gradients, path) for path, _ in entry_paths(gradients)}
     for entry in clip.entries(variables, state):
         official = entry.encode(np.asarray(flat[entry.path]))
-        found |= {f"grad/{name}": value for name, value in official.items()}
+        names = [f"grad/{name}" for name in entry.names]
+        found |= dict(zip(names, official, strict=True))
     return found
 
 
