@@ -1,6 +1,5 @@
 """The one mesh of a run, how several hosts join it, and how a batch lies on it."""
 
-import glob
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from ganjax import environment
 
 AXES = ("data", "expert", "fsdp")  # every axis carries a part of the batch
 
@@ -54,7 +55,7 @@ def start(
             f"Several processes were asked for with {given}, but {missing} is not known. Set all "
             "of JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or none."
         )
-    elif _has_tpu():
+    elif _wants_tpu():
         try:
             jax.distributed.initialize()
         except ValueError:  # a TPU outside of a slice, such as a notebook's
@@ -78,11 +79,11 @@ def _in_cluster() -> bool:
     return any(count.isdecimal() and int(count) > 1 for count in tasks)
 
 
-def _has_tpu() -> bool:
+def _wants_tpu() -> bool:
     platforms = os.environ.get("JAX_PLATFORMS")
     if platforms and "tpu" not in platforms.split(","):
         return False
-    return bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+    return environment.has_tpu()
 
 
 def make_mesh(
