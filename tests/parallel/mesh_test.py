@@ -146,7 +146,7 @@ def test_a_cluster_is_left_to_jax(started, monkeypatch, name):
 
 def test_a_tpu_slice_is_left_to_jax(started, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setattr(meshes.glob, "glob", lambda pattern: ["/dev/accel0"])
+    monkeypatch.setattr(meshes.environment, "has_tpu", lambda: True)
     meshes.start()
     assert started == [((), {})]
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
@@ -159,7 +159,7 @@ def test_a_tpu_without_a_slice_is_one_process(started, monkeypatch):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setattr(meshes.glob, "glob", lambda pattern: ["/dev/accel0"])
+    monkeypatch.setattr(meshes.environment, "has_tpu", lambda: True)
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
     meshes.start()
 
