@@ -56,6 +56,8 @@ class Request:
       anchors: latents that a video's path passes through.
       times: of a clip's frames, counted in frames from its start, of a family of videos; empty for
         the family's choice.
+      prompts: texts, shown in this order, of a family that draws what texts say; empty for the
+        family's choice.
     """
 
     classes: tuple[int, ...] = ()
@@ -65,6 +67,7 @@ class Request:
     frames: int = 240
     anchors: int = 4
     times: tuple[int, ...] = ()
+    prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows < 1:
@@ -78,6 +81,8 @@ class Request:
             )
         if self.truncation is not None and not math.isfinite(self.truncation):
             raise ValueError(f"truncation={self.truncation:g}; set --truncation to a number.")
+        if not all(prompt.strip() for prompt in self.prompts):
+            raise ValueError(f"An empty prompt among {list(self.prompts)}; give each some words.")
 
 
 Probe = Callable[..., Mapping[str, Any]]  # (variables, key, indices, labels, **options) -> pairs

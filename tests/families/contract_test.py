@@ -178,6 +178,7 @@ def test_the_checks_see_a_phase_that_writes_too_much():
         ({"frames": 0}, "0 frames through 4 anchors"),
         ({"anchors": 1}, "through 1 anchors; at least 1 frame and 2 anchors"),
         ({"truncation": float("nan")}, "truncation=nan; set --truncation"),
+        ({"prompts": ("a cat", " ")}, "An empty prompt among .'a cat', ' '."),
     ],
 )
 def test_a_request_that_cannot_be(request_, words):
