@@ -25,7 +25,7 @@ def config(family: str, **sections: Mapping[str, Any]) -> ConfigDict:
             precision="auto",  # compute dtype: bfloat16 on accelerators, float32 on CPU
             lanes=-1,  # channels that a device computes at once; 0: as they come, -1: by the device
             data=dict(
-                source="digits",  # digits, warped_digits, shapes, folder, zip, tfds, records
+                source="digits",  # see docs/data.md
                 path="",  # folder, zip file, folder of records or of TFDS data sets
                 name="",  # TFDS data set
                 split="train",

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ganjax import config as configs
 from ganjax import generate
 from ganjax.bench import Bench, Repeats, frames_seen
-from ganjax.data.sources import BUILT_IN, Source, open_source, read_options
+from ganjax.data.sources import LABELLED, Source, open_source, read_options
 from ganjax.family import Family
 from ganjax.metrics import protocols
 from ganjax.metrics.measures import MEASURES, Result
@@ -36,7 +36,7 @@ def metric_names(source: str, family: Family | None = None) -> tuple[str, ...]:
     Args:
       family: of the run; of videos there are none.
     """
-    return (f"fd_{source}", "class_accuracy") if source in BUILT_IN and not _clips(family) else ()
+    return (f"fd_{source}", "class_accuracy") if source in LABELLED and not _clips(family) else ()
 
 
 def _clips(family: Family | None) -> bool:

@@ -344,19 +344,53 @@ class ShapeVideo(Video):
 
 def render(scene: Scene, resolution: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """Draws a scene with smooth edges, at any (height, width)."""
+    one, other = (np.asarray(COLORS[name], np.float32) for name in (scene.color, scene.other))
+    ground = backdrop(scene.backdrop, scene.glow, resolution)
+    color, place = one + scene.blend * (other - one), (scene.x, scene.y)
+    return to_bytes(painted(ground, SHAPES[scene.shape], color, place, scene.size, scene.rotation))
+
+
+def backdrop(
+    color: tuple[float, float, float], glow: float, resolution: tuple[int, int]
+) -> Float[np.ndarray, "h w 3"]:
+    """An empty picture in 0..255 (not clipped): see `Scene.backdrop` and `Scene.glow`."""
+    x, y = _plane(resolution)
+    light = 1 + 0.35 * (math.cos(glow) * x + math.sin(glow) * y)
+    return 255 * light[..., None] * np.asarray(color, np.float32)
+
+
+def painted(
+    ground: Float[np.ndarray, "h w 3"],
+    shape: str,
+    color: Float[np.ndarray, "3"],
+    place: tuple[float, float],
+    size: float,
+    rotation: float,
+) -> Float[np.ndarray, "h w 3"]:
+    """A shape of `SHAPES` over a picture; units as in `Scene`, colours in 0..255."""
+    height, width = ground.shape[:2]
+    x, y = _plane((height, width))
+    x, y = x - place[0], y - place[1]
+    cos, sin = math.cos(rotation) / size, math.sin(rotation) / size
+    distance = _distance(shape, cos * x + sin * y, cos * y - sin * x)
+    cover = np.clip(0.5 - distance * (size * min(height, width) / 2), 0, 1)[..., None]
+    return ground + cover * (color - ground)
+
+
+def to_bytes(picture: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """0..255, rounded."""
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+def _plane(
+    resolution: tuple[int, int],
+) -> tuple[Float[np.ndarray, "1 w"], Float[np.ndarray, "h 1"]]:
+    """Places of pixels to the right and up, in halves of the shorter side."""
     height, width = resolution
     half = min(height, width) / 2
     x = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / half)[None, :]
     y = ((height / 2 - np.arange(height, dtype=np.float32) - 0.5) / half)[:, None]
-    light = 1 + 0.35 * (math.cos(scene.glow) * x + math.sin(scene.glow) * y)
-    ground = 255 * light[..., None] * np.asarray(scene.backdrop, np.float32)
-    cos, sin = math.cos(scene.rotation) / scene.size, math.sin(scene.rotation) / scene.size
-    x, y = x - scene.x, y - scene.y
-    distance = _distance(SHAPES[scene.shape], cos * x + sin * y, cos * y - sin * x)
-    cover = np.clip(0.5 - distance * (scene.size * half), 0, 1)[..., None]
-    one, other = (np.asarray(COLORS[name], np.float32) for name in (scene.color, scene.other))
-    color = one + scene.blend * (other - one)
-    return np.clip(ground + cover * (color - ground) + 0.5, 0, 255).astype(np.uint8)
+    return x, y
 
 
 def _distance(

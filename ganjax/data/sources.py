@@ -3,8 +3,13 @@
 import dataclasses
 import difflib
 import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
+from ganjax.data.captioned_shapes import CaptionedShapes
+from ganjax.data.captions import Captioned
 from ganjax.data.clips import Clip, ClipTransform, read_clip
 from ganjax.data.demo import Digits, Shapes, ShapeVideos, WarpedDigits
 from ganjax.data.files import Files, Folder, Zip
@@ -14,8 +19,10 @@ from ganjax.data.tfds_videos import TfdsVideos
 from ganjax.data.transforms import Item, Transform
 from ganjax.data.videos import Videos
 
-BUILT_IN = ("digits", "warped_digits", "shapes")
+LABELLED = ("digits", "warped_digits", "shapes")
+BUILT_IN = (*LABELLED, "captioned_shapes")
 SOURCES = (*BUILT_IN, "tfds", "folder", "zip", "records")
+CAPTIONED_SOURCES = ("captioned_shapes", "folder", "zip")
 VIDEO_SOURCES = ("shapes", "tfds", "folder", "zip", "records")
 
 
@@ -24,7 +31,8 @@ class Source(Protocol):
     """A random-access data set.
 
     An item is ``{"image": uint8 [h, w, c] of any size, "label": int32 scalar}``, with further
-    fields where a source has them; of videos it is ``{"video": videos.Video, "label": ...}``.
+    fields where a source has them, as a ``"caption"``, a string; of videos it is
+    ``{"video": videos.Video, "label": ...}``.
     `__getitem__` is called from several threads, returns the same item at every call, and raises
     `BrokenItem` for one that cannot be decoded.
 
@@ -61,7 +69,10 @@ class Options:
       source: one of `SOURCES`.
       path: folder, zip file, or folder of records or of TFDS data sets.
       name: of a TFDS data set.
-      split: of a TFDS data set.
+      split: of a TFDS data set; of captioned_shapes "train", "heldout" or "all".
+      objects: in a picture of captioned_shapes at most, 1 or 2.
+      text: the CLIP whose vocabulary makes tokens of captions, a name of `pretrained.catalog`;
+        empty for pictures without captions.
       resolution: (height, width) in pixels.
       channels: 1 or 3.
       flip: mirror half of the images or clips.
@@ -76,6 +87,8 @@ class Options:
     path: str = ""
     name: str = ""
     split: str = "train"
+    objects: int = 2
+    text: str = ""
     resolution: tuple[int, int] = (32, 32)
     channels: int = 3
     flip: bool = False
@@ -118,13 +131,45 @@ def read_options(config: Any) -> Options:
         values["threads"] = 1 if source in BUILT_IN else min(16, os.cpu_count() or 1)
     if "clip" in values:
         values["clip"] = read_clip(values["clip"])
+    if values.get("text"):
+        _check_text(source, values)
     return Options(**values)
+
+
+def _check_text(source: str, values: Mapping[str, Any]) -> None:
+    if "clip" in values or source not in CAPTIONED_SOURCES:
+        having = "clips of videos" if "clip" in values else f"config.data.source={source!r}"
+        raise ValueError(
+            f"config.data.text={values['text']!r} reads captions, and {having} have none. Set "
+            f"config.data.source to one of {list(CAPTIONED_SOURCES)}, or config.data.text=''."
+        )
+    if source == "captioned_shapes" and values.get("flip"):
+        raise ValueError(
+            "config.data.flip=True mirrors pictures, whose captions say what is left and right. "
+            "Set config.data.flip=False."
+        )
 
 
 def make_transform(options: Options) -> Transform | ClipTransform:
     """What happens to each item between its source and the batch."""
     fitted = options.resolution, options.channels, options.flip
-    return ClipTransform(options.clip, *fitted) if options.clip else Transform(*fitted)
+    if options.clip:
+        return ClipTransform(options.clip, *fitted)
+    return Transform(*fitted, read=find_tokenizer(options.text) if options.text else None)
+
+
+def find_tokenizer(name: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """What makes tokens of captions for a CLIP.
+
+    Raises:
+      ValueError: an unknown name, or its vocabulary is absent.
+    """
+    from ganjax.pretrained import catalog  # of which other sources need nothing
+
+    try:
+        return catalog.find_tokenizer(name)
+    except ValueError as error:
+        raise ValueError(f"config.data.text={name!r}: {error}") from None
 
 
 def parse_resolution(value: Any) -> tuple[int, int]:
@@ -167,8 +212,10 @@ def open_source(config: Any) -> Source:
         return WarpedDigits(options.resolution)
     if kind == "shapes":
         return Shapes(options.resolution)
+    if kind == "captioned_shapes":
+        return CaptionedShapes(options.resolution, split=options.split, objects=options.objects)
     if kind in ("folder", "zip"):
-        return Files(_tree(options), kind)
+        return Captioned(_tree(options)) if options.text else Files(_tree(options), kind)
     if kind == "tfds":
         return Tfds(_tfds_name(options), options.split, path)
     try:

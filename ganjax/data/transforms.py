@@ -5,11 +5,11 @@ All pixels are uint8 ``[h, w, c]`` with c = 1 (gray) or 3 (RGB); the step scales
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Item = dict[str, Any]  # arrays, and of sources also what a transform makes arrays of
@@ -117,21 +117,39 @@ class Transform:
       resolution: (height, width) in pixels.
       channels: 1 or 3.
       flip: mirror half of the images left to right.
+      read: from texts to tokens [n, l]: of captions; without it they are left out.
     """
 
-    def __init__(self, resolution: tuple[int, int], channels: int = 3, flip: bool = False):
+    def __init__(
+        self,
+        resolution: tuple[int, int],
+        channels: int = 3,
+        flip: bool = False,
+        read: Callable[[Sequence[str]], Int[np.ndarray, "n l"]] | None = None,
+    ):
         self.resolution = resolution
         self.channels = channels
         self.flip = flip
+        self.read = read
 
     def __call__(self, item: Mapping[str, Any], rng: np.random.Generator) -> Item:
-        """Fits ``item["image"]``; other fields pass.
+        """Fits ``item["image"]``, makes ``"tokens"`` of a ``"caption"``; other fields pass.
 
         Args:
           item: a source's item.
           rng: a pure function of the run's seed and the item's position in the stream.
+
+        Raises:
+          BrokenItem: a caption with words that the tokens have no number for.
         """
         image = fit(item["image"], self.resolution, self.channels)
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
-        return {**item, "image": image}
+        made = {**item, "image": image}
+        caption = made.pop("caption", None)
+        if self.read and caption is not None:
+            try:
+                made["tokens"] = self.read([caption])[0]
+            except ValueError as error:
+                raise BrokenItem(f"its caption cannot be read: {error}") from error
+        return made

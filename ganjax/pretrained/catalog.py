@@ -15,10 +15,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ganjax.interop.read import read_state
 from ganjax.interop.report import Report
-from ganjax.pretrained import c3d, clip, i3d, inception, vgg16, weights
+from ganjax.pretrained import c3d, clip, clip_shapes, i3d, inception, vgg16, weights
 from ganjax.pretrained.blocks import shapes_of
 from ganjax.pretrained.network import FeatureNetwork, Kind
-from ganjax.pretrained.tokens import FILES, Tokenizer, has_vocabulary
+from ganjax.pretrained.tokens import FILES, AnyTokenizer, Tokenizer, has_vocabulary
 
 # In the order of `weights.SOURCES`, which says where the weights of each come from.
 KINDS: dict[str, Kind] = {
@@ -65,12 +65,14 @@ def load(
     return network(name, kind, variables, hashes)
 
 
-def find_tokenizer(name: str) -> Tokenizer:
-    """The vocabulary of a CLIP that lies beside its weights: see `weights.folders`.
+def find_tokenizer(name: str) -> AnyTokenizer:
+    """The vocabulary of a CLIP that lies beside its weights, see `weights.folders`, or is built in.
 
     Raises:
         ValueError: an unknown name, a network that reads no texts, or no vocabulary there.
     """
+    if name == clip_shapes.NAME:
+        return clip_shapes.tokenizer()
     module = kind_of(name).module
     if not isinstance(module, clip.Clip):
         raise ValueError(f"{name} reads no texts")

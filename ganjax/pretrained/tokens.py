@@ -1,9 +1,11 @@
-"""CLIP's byte-pair tokens, from the vocabulary files of a checkpoint."""
+"""CLIP's byte-pair tokens, from the vocabulary files of a checkpoint; and tokens of few words."""
 
+import difflib
 import gzip
 import hashlib
 import html
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -69,6 +71,66 @@ class Tokenizer:
                 ids = ids[: self.length - 2]
             row[: len(ids) + 2] = [self.start, *ids, self.end]
         return rows
+
+
+class WordTokenizer:
+    """Texts of few words to ids: start, words, end, zeros; the end has the largest id, as in CLIP.
+
+    Case and punctuation do not count.
+
+    Args:
+        words: all that are known, each once.
+        length: of every row.
+
+    Attributes:
+        fingerprint: of the vocabulary.
+        size: of the vocabulary, ids are 0 to size - 1.
+    """
+
+    def __init__(self, words: Sequence[str], length: int):
+        self.length = length
+        self.words = tuple(words)
+        self.size = len(self.words) + 3
+        self.start, self.end = self.size - 2, self.size - 1
+        self.fingerprint = hashlib.sha256(" ".join(self.words).encode()).hexdigest()[:16]
+        self._ids = {word: index + 1 for index, word in enumerate(self.words)}
+
+    def __call__(self, texts: Sequence[str], truncate: bool = True) -> Int[np.ndarray, "n length"]:
+        """Ids, int32; the end token of a text that is too long takes the last place.
+
+        Raises:
+            ValueError: unknown words, or none; a text is too long, if it is not to be truncated.
+        """
+        rows = np.zeros((len(texts), self.length), np.int32)
+        for row, text in zip(rows, texts):
+            words = re.findall(r"[^\W_]+", text.lower())
+            unknown = [word for word in dict.fromkeys(words) if word not in self._ids]
+            if unknown or not words:
+                raise ValueError(self._what_is_known(text, unknown))
+            if len(words) > self.length - 2 and not truncate:
+                raise ValueError(
+                    f"{text!r} has {len(words)} words, there is room for {self.length - 2};"
+                    " shorten it or set truncate=True"
+                )
+            ids = [self._ids[word] for word in words[: self.length - 2]]
+            row[: len(ids) + 2] = [self.start, *ids, self.end]
+        return rows
+
+    def _what_is_known(self, text: str, unknown: Sequence[str]) -> str:
+        if not unknown:
+            return f"{text!r} holds no words; there are {', '.join(self.words)}"
+        near = {word: difflib.get_close_matches(word, self.words, 3, 0.5) for word in unknown}
+        parts = [
+            f"{word!r}" + (f" (near it: {', '.join(close)})" if close else "")
+            for word, close in near.items()
+        ]
+        return (
+            f"{text!r} has words that this small vocabulary does not know: {', '.join(parts)};"
+            f" there are {', '.join(self.words)}"
+        )
+
+
+AnyTokenizer = Tokenizer | WordTokenizer
 
 
 def has_vocabulary(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from ganjax.data.captions import Captioned
 from ganjax.data.sources import Source, describe
 from ganjax.data.transforms import BrokenItem
 from ganjax.pretrained.clip import crop_on_host
-from ganjax.pretrained.tokens import Tokenizer
+from ganjax.pretrained.tokens import AnyTokenizer
 from ganjax.subjects.pictures import CHUNK, in_colours, tree_of
 
 
@@ -28,7 +28,7 @@ class Captions:
     def __init__(
         self,
         source: Source,
-        tokenizer: Tokenizer,
+        tokenizer: AnyTokenizer,
         size: int,
         template: str = "{}",
         threads: int = 8,
@@ -68,7 +68,7 @@ class Captions:
 
 
 def of_path(
-    path: str | pathlib.Path, tokenizer: Tokenizer, size: int, template: str = "{}"
+    path: str | pathlib.Path, tokenizer: AnyTokenizer, size: int, template: str = "{}"
 ) -> Captions:
     """The pictures of a folder or a zip, each with a text beside it.
 

@@ -1,10 +1,21 @@
 import os
+import zipfile
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ganjax.data.demo import Shapes
-from ganjax.data.sources import Source, fit_classes, open_source, parse_resolution, read_options
+from ganjax.data.sources import (
+    Source,
+    fit_classes,
+    make_transform,
+    open_source,
+    parse_resolution,
+    read_options,
+)
+from ganjax.data.transforms import BrokenItem
+from ganjax.pretrained import catalog
 from tests.data.pictures import values, write_folder, write_zip
 
 
@@ -90,3 +101,43 @@ def test_other_classes_than_the_data_has_are_an_error():
         fit_classes(10, with_classes("cat", "dog"))
     with pytest.raises(ValueError, match=r"'pets' has no classes. Set config.data.classes=1 to"):
         fit_classes(10, with_classes())
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        (dict(source="digits"), "source='digits' have none"),
+        (dict(source="folder", clip=dict(times="dense")), "clips of videos have none"),
+        (dict(source="captioned_shapes", flip=True), "flip=True mirrors"),
+    ],
+)
+def test_captions_that_cannot_be_are_an_error(fields, said):
+    with pytest.raises(ValueError, match=said):
+        read_options(data(**fields, text="clip-shapes"))
+
+
+def test_an_unknown_vocabulary_is_an_error():
+    options = read_options(data(source="captioned_shapes", text="clip-shape"))
+    with pytest.raises(ValueError, match="config.data.text='clip-shape': there is no network"):
+        make_transform(options)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_captioned_pictures_are_trained_on(kind, tmp_path):
+    files = {"1.png": 1, "2.png": 2, "3.png": 3}
+    path = write_folder(tmp_path / "pictures", files)
+    for name, text in {"1": "a red circle", "2": "a blue star", "3": "a green dragon"}.items():
+        (path / f"{name}.txt").write_text(text)
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+            for file in sorted(path.iterdir()):
+                archive.write(file, file.name)
+        path = tmp_path / "pictures.zip"
+    fields = dict(source=kind, path=str(path), resolution=8, text="clip-shapes")
+    source, transform = open_source(data(**fields)), make_transform(read_options(data(**fields)))
+    rng = np.random.default_rng(0)
+    made = [transform(source[i], rng) for i in range(2)]
+    expected = catalog.find_tokenizer("clip-shapes")(["a red circle", "a blue star"])
+    np.testing.assert_array_equal([item["tokens"] for item in made], expected)
+    with pytest.raises(BrokenItem, match="caption cannot be read: 'a green dragon'.*'dragon'"):
+        transform(source[2], rng)

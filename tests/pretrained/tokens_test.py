@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from ganjax.pretrained.tokens import Tokenizer
+from ganjax.pretrained.tokens import Tokenizer, WordTokenizer
 
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>", "Ã ©</w>", "i n", "in g</w>", "! !</w>"]
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -99,3 +99,25 @@ def test_missing_and_foreign_files(tmp_path):
     other.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match="has no <|startoftext|>"):
         Tokenizer(tmp_path)
+
+
+def test_words_become_ids_between_marks():
+    words = WordTokenizer(("a", "circle", "red"), 6)
+    assert (words.size, words.start, words.end) == (6, 4, 5)
+    rows = words(["A red circle.", "red", "red red red red red"])
+    np.testing.assert_array_equal(
+        rows, [[4, 1, 3, 2, 5, 0], [4, 3, 5, 0, 0, 0], [4, 3, 3, 3, 3, 5]]
+    )
+    assert (rows.argmax(1) == [4, 2, 5]).all(), "the end has the largest id"
+    with pytest.raises(ValueError, match="has 5 words, there is room for 4"):
+        words(["red red red red red"], truncate=False)
+    assert words.fingerprint != WordTokenizer(("a", "circle"), 6).fingerprint
+
+
+def test_unknown_words_are_named_with_those_near():
+    words = WordTokenizer(("a", "circle", "red"), 6)
+    said = r"'a rod dragon' has words .*'rod' \(near it: red\), 'dragon'; there are a, circle, red"
+    with pytest.raises(ValueError, match=said):
+        words(["a rod dragon"])
+    with pytest.raises(ValueError, match="holds no words"):
+        words([" - "])
