@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from ganjax.adversarial.phases import Adjust, Phase, init_state, keep_extras
@@ -54,10 +55,14 @@ class Request:
       rows: rows of a sheet.
       frames: of a video.
       anchors: latents that a video's path passes through.
-      times: of a clip's frames, counted in frames from its start, of a family of videos; empty for
-        the family's choice.
       prompts: texts, shown in this order, of a family that draws what texts say; empty for the
         family's choice.
+
+    Of families of videos, whose unit of time is a frame of their data:
+
+      times: of the frames of a clip, from the start of its video; empty for the family's choice.
+      start: of a video's first frame, from the start of what it shows.
+      step: from one frame of a video to the next.
     """
 
     classes: tuple[int, ...] = ()
@@ -66,8 +71,10 @@ class Request:
     rows: int = 8
     frames: int = 240
     anchors: int = 4
-    times: tuple[int, ...] = ()
     prompts: tuple[str, ...] = ()
+    times: tuple[int | float, ...] = ()
+    start: float = 0.0
+    step: float = 1.0
 
     def __post_init__(self) -> None:
         if self.rows < 1:
@@ -79,10 +86,19 @@ class Request:
                 f"A video of {self.frames} frames through {self.anchors} anchors; at least 1 frame "
                 "and 2 anchors are wanted. Set --seconds, --fps and --anchors."
             )
+        if not (0 <= self.start < math.inf and 0 < self.step < math.inf):
+            raise ValueError(
+                f"A video from frame {self.start:g} on in steps of {self.step:g} frames; numbers "
+                "from 0 on, and steps above 0, are wanted. Set --start and --fps."
+            )
         if self.truncation is not None and not math.isfinite(self.truncation):
             raise ValueError(f"truncation={self.truncation:g}; set --truncation to a number.")
         if not all(prompt.strip() for prompt in self.prompts):
             raise ValueError(f"An empty prompt among {list(self.prompts)}; give each some words.")
+
+    def moments(self, numbers: Int[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
+        """The times of a video's frames of these numbers, of a family of videos."""
+        return (self.start + numbers * self.step).astype(np.float32)
 
 
 Probe = Callable[..., Mapping[str, Any]]  # (variables, key, indices, labels, **options) -> pairs
@@ -102,12 +118,16 @@ class Family:
       ema: the rule of the averaged player, which is the one that samples.
       item: one item of the real stream, ``{"image": ShapeDtypeStruct((h, w, c), uint8), ...}``.
       draws: ``draws(key, indices, request) -> draws``: the random numbers and conditions of the
-        samples ``indices`` (Int[n]). Sample i is a pure function of ``(key, i, request)``.
-      sample: ``sample(variables, draws) -> Float[n, h, w, c]`` in [-1, 1], pure, to be jitted.
+        samples ``indices`` (Int[n]). Sample i is a pure function of ``(key, i, request)``. Those of
+        videos have their frames' ``"times"`` Float[n, t]; with others in their place the same
+        videos are seen at other times.
+      sample: ``sample(variables, draws) -> Float[n, h, w, c]`` in [-1, 1], pure, to be jitted; of
+        videos Float[n, t, h, w, c].
       sheets: the family's pictures, by name: ``sheet(bind, key, request) -> Sheet``, where
         ``bind(truncation)`` is ``sample`` with variables that are ready for it. Training shows
         ``grid``.
-      videos: likewise those that move: ``video(bind, key, request) -> Video``.
+      videos: likewise those that move: ``video(bind, key, request) -> Video``. A family of videos
+        has ``clips``.
       probes: what metrics of pairs look at, by name: ``probe(variables, key, indices, labels,
         **options) -> {"one", "other"}``, images [n, h, w, c], about [-1, 1] and not clipped; with a
         ``"mask"`` [n, h, w, 1] of 0 and 1 where not all pixels can be compared. Pure, to be jitted,

@@ -5,6 +5,7 @@ images = model.sample(16, classes=(3,), truncation=0.5)   # uint8 [16, 32, 32, 1
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
 from ganjax import checkpoint
+from ganjax import config as configs
+from ganjax.data.clips import read_clip
 from ganjax.family import Family, Request, build
 from ganjax.layers.images import to_uint8
 from ganjax.sampling import grid
@@ -75,7 +78,7 @@ class Model:
         classes: Sequence[int] = (),
         truncation: float | None = None,
     ) -> UInt8[np.ndarray, "n h w c"]:
-        """``n`` images; image i depends on the seed, i and the request, not on ``n``.
+        """``n`` images, or clips [n, t, h, w, c]; sample i depends on the seed, i and the request.
 
         Args:
           classes: gone round in this order; empty for all.
@@ -106,6 +109,57 @@ class Model:
             padded = np.resize(chosen, chunk).astype(np.int32)  # one shape, one program
             images = sample(self.programs.draws(key, padded, request))
             yield np.asarray(to_bytes(images))[: len(chosen)]
+
+    @property
+    def rate(self) -> float | None:
+        """Frames a second of the videos that it learnt from; None: it makes images."""
+        clip = self.config.data.get("clip")
+        return read_clip(clip).rate if clip else None
+
+    @functools.cached_property
+    def clip_frames(self) -> int:
+        """Frames of a clip where nobody says how many, of a family of videos."""
+
+        def clips(variables: Any, key: Any) -> Any:
+            draws = self.family.draws(key, jnp.arange(1), Request())
+            return self.family.sample(variables, draws)
+
+        return jax.eval_shape(clips, self.variables, jax.random.key(0)).shape[1]
+
+    def timed(
+        self,
+        request: Request,
+        seconds: float | None = None,
+        fps: float | None = None,
+        start: float = 0.0,
+    ) -> tuple[Request, float]:
+        """The request for a video of so many seconds, and its frames a second.
+
+        Args:
+          seconds: of the video; 8, of a family of videos as many as its clips have.
+          fps: frames a second; 30, of a family of videos as many as its data has. What moves is
+            as fast at any.
+          start: of a family of videos, in seconds.
+
+        Raises:
+          ValueError: no frames, or ``start`` of a family of images.
+        """
+        if fps is not None and not fps > 0:
+            raise ValueError(f"{fps:g} frames a second; set --fps to a number above 0.")
+        if self.rate is None:
+            if start:
+                raise ValueError(
+                    f"--start={start:g} is of families of videos; {self.config.family} makes "
+                    "images, whose videos go round. Leave --start out."
+                )
+            fps, seconds = fps or 30.0, 8.0 if seconds is None else seconds
+            return dataclasses.replace(request, frames=round(seconds * fps)), fps
+        fps = fps or self.rate
+        seconds = self.clip_frames / self.rate if seconds is None else seconds
+        timed = dataclasses.replace(
+            request, frames=round(seconds * fps), start=start * self.rate, step=self.rate / fps
+        )
+        return timed, fps
 
     def sheet(self, name: str, *, seed: int = 0, request: Request = Request()) -> Sheet:  # noqa: B008
         """One of the family's pictures.
@@ -162,6 +216,7 @@ def load(
     workdir: str | os.PathLike,
     step: int | Literal["best"] | None = None,
     platform: str | None = None,
+    overrides: Mapping[str, str] | None = None,
 ) -> Model:
     """The averaged generator of a run.
 
@@ -169,12 +224,13 @@ def load(
       workdir: of the run.
       step: of a checkpoint, or ``"best"``; the newest without it.
       platform: to compute as fits it; this process's without it.
+      overrides: of fields that only sampling looks at, as ``{"sample.standing": "0"}``.
 
     Raises:
       FileNotFoundError: no run there.
       CheckpointError: no checkpoint, none of that step, or none that was measured.
     """
-    config = checkpoint.read_config(workdir)
+    config = configs.override(checkpoint.read_config(workdir), overrides or {})
     family = build(config, platform or jax.default_backend())
     wanted = {"ema": family.abstract_state().ema}
     with checkpoint.Checkpoints(workdir, best=checkpoint.RANK, read_only=True) as checkpoints:

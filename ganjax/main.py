@@ -3,6 +3,7 @@
 python -m ganjax.main --config=configs/biggan.py                     # train, or continue
 python -m ganjax.main --mode=sample --workdir=runs/biggan            # a grid from a run
 python -m ganjax.main --mode=sample --workdir=runs/biggan --video=z  # an mp4
+python -m ganjax.main --mode=sample --workdir=runs/VIDEOS --seconds=60  # of a family of videos
 python -m ganjax.main --mode=evaluate --workdir=runs/biggan          # measure it
 python -m ganjax.main --mode=evaluate --real=FOLDER --fake=FOLDER    # measure pictures
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
@@ -41,12 +42,16 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<conf
 N = flags.DEFINE_integer("n", 0, "sample: write so many single pictures instead of a sheet.")
 SHEET = flags.DEFINE_string(
     "sheet",
-    "grid",
-    "sample: which of the family's pictures. BigGAN: grid, truncation, latents, classes. StyleGAN: "
-    "grid, truncation, mixing, latents, mean, and of some offsets, augment, transform.",
+    None,
+    "sample: which of the family's pictures; grid without it. BigGAN: grid, truncation, latents, "
+    "classes. StyleGAN: grid, truncation, mixing, latents, mean, and of some offsets, augment, "
+    "transform.",
 )
 VIDEO = flags.DEFINE_string(
-    "video", None, "sample: one of the family's videos instead: z; StyleGAN: z, w."
+    "video",
+    None,
+    "sample: one of the family's videos instead: z; StyleGAN: z, w; clips, which families of "
+    "videos make without it.",
 )
 CLASSES = flags.DEFINE_list("classes", [], "sample: class numbers; all without it.")
 TRUNCATION = flags.DEFINE_float(
@@ -58,8 +63,18 @@ TRUNCATION = flags.DEFINE_float(
 )
 SEED = flags.DEFINE_integer("seed", 0, "sample, evaluate: of the latents.")
 ROWS = flags.DEFINE_integer("rows", None, "sample: rows of a sheet (8) or a video (2).")
-SECONDS = flags.DEFINE_float("seconds", 8.0, "sample: length of a video, which then begins anew.")
-FPS = flags.DEFINE_float("fps", 30.0, "sample: frames of a video a second.")
+SECONDS = flags.DEFINE_float(
+    "seconds",
+    None,
+    "sample: length of a video; 8, after which it begins anew; of a family of videos that of its "
+    "clips.",
+)
+FPS = flags.DEFINE_float(
+    "fps",
+    None,
+    "sample: frames of a video a second; 30, of a family of videos as many as its data has.",
+)
+START = flags.DEFINE_float("start", 0.0, "sample: where a family of videos begins, in seconds.")
 ANCHORS = flags.DEFINE_integer("anchors", 4, "sample: latents that a video passes on its way.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "sample, evaluate, export: a step, or best; the newest without it."
@@ -77,7 +92,7 @@ WEIGHTS = flags.DEFINE_string(
 OUT = flags.DEFINE_string(
     "out",
     None,
-    "sample: PNG, folder with --n, with --video an .mp4, a .gif or a .png of frames side by side; "
+    "sample: PNG, folder with --n, of a video an .mp4, a .gif or a .png of frames side by side; "
     "plan: JSON; evaluate: file that gets a line; export: folder.",
 )
 
@@ -127,59 +142,89 @@ def _sample(overrides: dict[str, str]) -> None:
     from ganjax import generate
     from ganjax.family import Request
     from ganjax.logs import write_png
-    from ganjax.sampling.grid import draw
 
-    if overrides:
-        raise configs.ConfigError(
-            f"--config.{next(iter(overrides))} changes a run; a sample takes the run's own config."
-        )
+    for name in overrides:
+        if not name.startswith("sample."):
+            raise configs.ConfigError(
+                f"--config.{name} changes a run; a sample takes the run's own config, but for "
+                "--config.sample.*."
+            )
     workdir = _workdir()
-    model = generate.load(workdir, _checkpoint())
+    model = generate.load(workdir, _checkpoint(), overrides=overrides)
     classes = _classes(model.config.data.get("classes"))
     if N.value:
-        folder = pathlib.Path(OUT.value or workdir / "samples" / _sample_name("images", model.step))
-        folder.mkdir(parents=True, exist_ok=True)
-        images = model.sample(
-            N.value, seed=SEED.value, classes=classes, truncation=TRUNCATION.value
-        )
-        for index, image in enumerate(images):
-            write_png(folder / f"{index:06d}.png", draw(image[None], 1, scale=1))
-        print(f"{N.value} pictures in {folder}")
+        _singles(model, classes, workdir / "samples")
         return
-    if VIDEO.value:
-        _film(model, VIDEO.value, classes, workdir / "samples")
+    if VIDEO.value or (model.rate and not SHEET.value):
+        _film(model, VIDEO.value or "clips", classes, workdir / "samples")
         return
     request = Request(classes, TRUNCATION.value, rows=8 if ROWS.value is None else ROWS.value)
-    sheet = model.sheet(SHEET.value, seed=SEED.value, request=request)
-    name = f"{_sample_name(SHEET.value, model.step)}.png"
-    path = pathlib.Path(OUT.value or workdir / "samples" / name)
+    name = SHEET.value or "grid"
+    sheet = model.sheet(name, seed=SEED.value, request=request)
+    path = pathlib.Path(OUT.value or workdir / "samples" / f"{_sample_name(name, model.step)}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, model.draw(sheet))
     print(path)
 
 
+def _singles(model: Any, classes: tuple[int, ...], folder: pathlib.Path) -> None:
+    """Writes samples of a model, each as a file: pictures, or videos."""
+    import numpy as np
+
+    from ganjax.logs import write_png
+    from ganjax.sampling import video
+
+    what = "clips" if model.rate else "images"
+    folder = pathlib.Path(OUT.value or folder / _sample_name(what, model.step))
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = model.sample(N.value, seed=SEED.value, classes=classes, truncation=TRUNCATION.value)
+    for index, sample in enumerate(samples):
+        coloured = np.broadcast_to(sample, (*sample.shape[:-1], 3))
+        if model.rate:
+            path = folder / f"{index:06d}.mp4"
+            video.write(path, coloured.__getitem__, len(coloured), model.rate)
+        else:
+            write_png(folder / f"{index:06d}.png", coloured)
+    print(f"{N.value} {what} in {folder}")
+
+
 def _film(model: Any, name: str, classes: tuple[int, ...], folder: pathlib.Path) -> None:
-    """Writes a video of a model."""
+    """Writes a video of a model; of a family of videos as mp4, as GIF and as a strip of frames."""
     from ganjax.family import Request
     from ganjax.sampling import video
 
-    request = Request(
+    asked = Request(
         classes,
         TRUNCATION.value,
         rows=2 if ROWS.value is None else ROWS.value,
-        frames=round(SECONDS.value * FPS.value),
         anchors=ANCHORS.value,
     )
+    request, fps = model.timed(asked, SECONDS.value, FPS.value, START.value)
     film = model.video(name, seed=SEED.value, request=request)
     path = pathlib.Path(OUT.value or folder / f"{_sample_name(name, model.step)}.mp4")
     path.parent.mkdir(parents=True, exist_ok=True)
-    video.write(path, lambda i: model.draw(film.sheet(i)), film.frames, FPS.value, show=True)
-    print(path)
+    paths = [path]
+    if model.rate and not OUT.value:
+        # Nobody looks at a GIF of a thousand frames, and none is smoother than browsers show.
+        short = film.frames <= video.LONGEST_GIF and fps <= video.SMOOTHEST_GIF
+        paths += [path.with_suffix(ending) for ending in ([".gif"] if short else []) + [".png"]]
+    for path in paths:
+        video.write(
+            path,
+            lambda i: model.draw(film.sheet(i)),
+            film.frames,
+            fps,
+            show=path.suffix != ".png",
+        )
+        print(path)
 
 
 def _sample_name(what: str, step: int) -> str:
     """Pictures of other weights, seeds or wishes have other names."""
     name = f"{what}-step{step}-seed{SEED.value}"
+    for flag in (START, SECONDS, FPS):
+        if flag.value:
+            name += f"-{flag.name}{flag.value:g}"
     if TRUNCATION.value is not None:
         name += f"-truncation{TRUNCATION.value:g}"
     return name + (f"-classes{'_'.join(CLASSES.value)}" if CLASSES.value else "")

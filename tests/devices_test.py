@@ -10,8 +10,7 @@ import optax
 import pytest
 
 from ganjax.data.pipeline import Stream
-from ganjax.data.sources import open_source, read_options
-from ganjax.data.transforms import Transform
+from ganjax.data.sources import make_transform, open_source, read_options
 from ganjax.parallel.mesh import batch_sharding, make_mesh
 from ganjax.parallel.rules import Rule, fsdp
 from ganjax.program import assemble
@@ -87,8 +86,8 @@ def save(name, folder, layout, mesh, start=False):
     options = read_options(config.data)
     stream = Stream(
         open_source(config.data),
-        Transform(options.resolution, options.channels, options.flip),
-        shape=program.batches["real"]["image"].shape[:3],
+        make_transform(options),
+        shape=jax.tree.leaves(program.batches["real"])[0].shape[:3],
         seed=0,
         sharding=batch_sharding(mesh),
         threads=0,
@@ -96,7 +95,9 @@ def save(name, folder, layout, mesh, start=False):
     )
     names = tuple(phase.name for phase in family.phases)
     for _ in range(STEPS):
-        state, _ = program.step(state, {"real": next(stream)}, jax.random.key(0), due=names)
+        drawn = next(stream)
+        batch = {field: drawn[field] for field in family.item}
+        state, _ = program.step(state, {"real": batch}, jax.random.key(0), due=names)
     stream.close()
     final = named(state)
     if jax.process_index() == 0:

@@ -204,14 +204,17 @@ class Clip:
       times: which frames.
       max_frames: of longer videos a random part of this length is taken first, and times are
         counted from its start; ``None``: no video is too long.
+      rate: frames of the videos a second, by which samples are as fast as they are.
     """
 
     times: Times
     max_frames: int | None = None
+    rate: float = 25.0
 
 
 def read_clip(config: Any) -> Clip:
-    """Reads ``config.data.clip``: ``times`` (of `TIMES`), ``max_frames``, and the sampler's fields.
+    """Reads ``config.data.clip``: ``times`` (of `TIMES`), ``max_frames``, ``rate``, and the
+    sampler's fields.
 
     A field of another sampler is passed over, so that ``times`` can be overridden alone.
 
@@ -220,13 +223,14 @@ def read_clip(config: Any) -> Clip:
     """
     given = dict(config)
     kind, longest = given.pop("times", None), given.pop("max_frames", None)
+    rate = given.pop("rate", Clip.rate)
     if kind not in TIMES:
         raise ValueError(f"config.data.clip.times={kind!r}: expected one of {list(TIMES)}.")
     known = {field.name for sampler in TIMES.values() for field in dataclasses.fields(sampler)}
     if set(given) - known:
         raise ValueError(
             f"config.data.clip has no {sorted(set(given) - known)}; it has times, max_frames, "
-            f"{', '.join(sorted(known))}."
+            f"rate, {', '.join(sorted(known))}."
         )
     own = {field.name for field in dataclasses.fields(TIMES[kind])}
     times = TIMES[kind](**{name: value for name, value in given.items() if name in own})
@@ -234,7 +238,9 @@ def read_clip(config: Any) -> Clip:
         raise ValueError(
             f"config.data.clip.max_frames={longest}: its clips take {times.least} frames or more."
         )
-    return Clip(times, longest)
+    if not 0 < rate < math.inf:
+        raise ValueError(f"config.data.clip.rate={rate:g}: expected frames a second, above 0.")
+    return Clip(times, longest, rate)
 
 
 class ClipTransform:

@@ -25,6 +25,7 @@ Pictures = Callable[[int], UInt8[np.ndarray, "h w 3"]]
 STRIP = 8  # pictures of a strip
 SEEN = 8  # pictures that choose a GIF's colours
 COLORS = 255  # of a GIF, and one that lets the picture before show through
+LONGEST_GIF = 500  # frames that are made where nobody asked for a GIF
 SMOOTHEST_GIF = 50  # frames a second; browsers play faster ones slowly
 
 

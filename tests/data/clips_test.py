@@ -119,7 +119,10 @@ def test_a_config_names_a_sampler():
     "config, message",
     [
         ({"times": "spares"}, r"clip.times='spares': expected one of \['dense', 'sparse', 'even"),
-        ({"times": "dense", "frame": 3}, r"clip has no \['frame'\]; it has times, max_frames, di"),
+        (
+            {"times": "dense", "frame": 3},
+            r"clip has no \['frame'\]; it has times, max_frames, rate, di",
+        ),
         ({"times": "dense", "stride": 0}, "clip.stride=0: expected a number from 1 on"),
         ({"times": "sparse", "frames": 1}, "1 sparse frames at .* Set config.data.clip.frames"),
         ({"times": "sparse", "max_dist": 1}, "3 sparse frames at distances .* up to 1"),

@@ -132,14 +132,38 @@ def test_each_compiled_phase_moves_its_own_and_stays_finite(file):
             assert np.isfinite(leaf).all(), name
 
 
+def shape_of(family):
+    """Of an image, or of a video's frame."""
+    return family.item["clip"].shape[1:] if "clip" in family.item else family.item["image"].shape
+
+
 @every_default
 def test_samples_have_the_items_shape_and_range(file):
     family = tiny(file)
     state = family.init(jax.random.key(0))
     draws = family.draws(jax.random.key(1), jnp.arange(3), Request())
-    images = np.asarray(jax.jit(family.sample)(state.ema, draws))
-    assert images.shape == (3, *family.item["image"].shape)
-    assert np.isfinite(images).all() and np.abs(images).max() <= 1
+    samples = np.asarray(jax.jit(family.sample)(state.ema, draws))
+    frames = draws["times"].shape[1:] if "clip" in family.item else ()
+    assert samples.shape == (3, *frames, *shape_of(family))
+    assert np.isfinite(samples).all() and np.abs(samples).max() <= 1
+
+
+@every_default
+def test_frames_of_a_video_are_the_same_whichever_others_are_asked_for(file):
+    family = tiny(file)
+    if "clip" not in family.item:
+        return
+    sample, state = jax.jit(family.sample), family.init(jax.random.key(0))
+    whole, some = (
+        family.draws(jax.random.key(1), jnp.arange(3), Request(times=times))
+        for times in ((0, 1, 2, 3), (2, 0))
+    )
+    # Samplers of films replace the times of what was drawn for others.
+    again = {**whole, "times": some["times"]}
+    clips, picked = sample(state.ema, whole), sample(state.ema, again)
+    np.testing.assert_array_equal(picked, sample(state.ema, some))
+    np.testing.assert_allclose(picked, clips[:, jnp.array([2, 0])], atol=1e-5)
+    assert np.abs(clips[:, 0] - clips[:, 2]).max() > 1e-3
 
 
 @every_default
@@ -179,6 +203,8 @@ def test_the_checks_see_a_phase_that_writes_too_much():
         ({"anchors": 1}, "through 1 anchors; at least 1 frame and 2 anchors"),
         ({"truncation": float("nan")}, "truncation=nan; set --truncation"),
         ({"prompts": ("a cat", " ")}, "An empty prompt among .'a cat', ' '."),
+        ({"start": -1.0}, "from frame -1 on in steps of 1 frames; .* Set --start"),
+        ({"step": 0.0}, "in steps of 0 frames"),
     ],
 )
 def test_a_request_that_cannot_be(request_, words):
@@ -191,11 +217,11 @@ def test_videos_of_the_default_have_the_items_shape(file):
     family = tiny(file)
     sample = functools.partial(jax.jit(family.sample), family.init(jax.random.key(0)).ema)
     request = Request(rows=1, frames=2, anchors=2)
-    assert family.videos
+    assert family.videos and ("clips" in family.videos) == ("clip" in family.item)
     for name, video in family.videos.items():
         made = video(lambda truncation: sample, jax.random.key(1), request)
         first, last = made.sheet(0).images, made.sheet(1).images
-        assert first.shape[1:] == family.item["image"].shape, name
+        assert first.shape[1:] == shape_of(family), name
         assert made.frames == 2 and (first != last).any(), name
 
 
