@@ -68,6 +68,22 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else "."
 
 
+def at_least(config: ConfigDict, least: Mapping[str, int | float]) -> None:
+    """Refuse fields whose numbers are too small, before something divides by them.
+
+    Args:
+      least: by field, as ``{"train.batch": 1}``; fields that the config has not are left alone.
+
+    Raises:
+      ConfigError: the first field that is below its least value.
+    """
+    values = flatten(config)
+    for name, limit in least.items():
+        value = values.get(name, limit)
+        if value < limit:
+            raise ConfigError(f"config.{name}={value:g} is too small; set {limit:g} or more.")
+
+
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """``{"train.images": 1000, ...}``; lists become tuples."""
     flat: dict[str, Any] = {}

@@ -8,7 +8,8 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -28,6 +29,7 @@ from ganjax.subjects import Finite, Nothing, Subject, captions, pictures, videos
 from ganjax.subjects.models import Pairs, Samples
 
 EVALUATIONS = "evaluations.jsonl"
+READS = tuple(name for name in configs.RESUMABLE if name.startswith("data."))
 
 
 def metric_names(source: str, family: Family | None = None) -> tuple[str, ...]:
@@ -99,6 +101,7 @@ def evaluate(
     step: int | Literal["best"] | None = None,
     samples: int | None = None,
     seed: int = 0,
+    overrides: Mapping[str, str] = types.MappingProxyType({}),
 ) -> dict[str, Any]:
     """Measures a checkpoint, prints a table and adds a line to ``evaluations.jsonl``.
 
@@ -108,20 +111,29 @@ def evaluate(
       step: of a checkpoint, or ``"best"``; the newest without it.
       samples: see `Evaluation`.
       seed: of the samples, of the order of the real images, and of the classifier.
+      overrides: of the run's config, by field: where its data is now and how it is read.
 
     Returns:
       The line, see `Evaluation`.
 
     Raises:
+      ConfigError: an override of something else.
       ValueError: a metric that is none or does not fit the run's source, or lacks its weights.
       FileNotFoundError: no run there.
       CheckpointError: no checkpoint, or none of that step.
     """
     model = generate.load(workdir, step)
-    metrics = check_metrics(metrics, model.config.data.source, model.family)
+    for name in overrides:
+        if name not in READS:
+            raise configs.ConfigError(
+                f"--config.{name} changes a run, which is measured by its own config. Where its "
+                f"data is and how it is read may differ: {', '.join(READS)}."
+            )
+    config = configs.override(model.config, overrides)
+    metrics = check_metrics(metrics, config.data.source, model.family)
     chosen = protocols.find(metrics)
-    source = open_source(model.config.data) if needs_data(chosen, model.config) else None
-    record = Evaluation(model.config, source, metrics, samples, seed, model.family)(model)
+    source = open_source(config.data) if needs_data(chosen, config) else None
+    record = Evaluation(config, source, metrics, samples, seed, model.family)(model)
     keep(record, pathlib.Path(workdir) / EVALUATIONS)
     if jax.process_index() == 0:
         print(table(record))
@@ -273,6 +285,7 @@ class Evaluation:
             for group in protocols.that_see_alike(self._protocols)
         ]
         self._programs: generate.Programs | None = None
+        self._classes = config.data.get("classes", 0) or 1
         self._labels: dict[tuple[int, int], np.ndarray | None] = {}
 
     @property
@@ -341,6 +354,11 @@ class Evaluation:
                 drawn = videos.drawn_labels(self._source, count, seed)
             else:
                 drawn = pictures.of_run(self._source, self._options, seed).drawn_labels(count, seed)
+            if drawn is not None and drawn.max() >= self._classes:
+                raise ValueError(
+                    f"{self._source.name!r} has pictures of class {drawn.max()}, and the run has "
+                    f"classes 0 to {self._classes - 1}; set config.data.path to data with these."
+                )
             self._labels[count, seed] = drawn
         return self._labels[count, seed]
 

@@ -43,7 +43,8 @@ images = program.call(weights, {{
 }})
 ```
 
-It runs on {platforms}, in float32, for any n. `images` is {image} in [-1, 1].
+It is lowered for {platforms}, in float32, for any n; of these, ganjax's tests run it on cpu alone.
+`images` is {image} in [-1, 1].
 
 {inputs}
 """

@@ -44,8 +44,8 @@ SHEET = flags.DEFINE_string(
     "sheet",
     None,
     "sample: which of the family's pictures; grid without it. BigGAN: grid, truncation, latents, "
-    "classes. StyleGAN: grid, truncation, mixing, latents, mean, and of some offsets, augment, "
-    "transform.",
+    "classes. StyleGAN: grid, truncation, mixing, latents, mean, with ADA augment, with MTM "
+    "offsets; StyleGAN3: transform, too.",
 )
 VIDEO = flags.DEFINE_string(
     "video",
@@ -240,11 +240,11 @@ def _evaluate(overrides: dict[str, str]) -> None:
             f"--out={out}: a file in a folder that is there is wanted, as --out=record.jsonl."
         )
     mesh.start()
-    if overrides:
-        raise configs.ConfigError(
-            f"--config.{next(iter(overrides))} changes a run; it is measured by its own config."
-        )
     if REAL.value or FAKE.value:
+        if overrides:
+            raise configs.ConfigError(
+                f"--config.{next(iter(overrides))} is of a run, --real is of a folder."
+            )
         for flag in (WORKDIR, SAMPLES, CHECKPOINT):
             if flag.value is not None:
                 raise configs.ConfigError(f"--{flag.name} is of a run, --real is of a folder.")
@@ -252,7 +252,9 @@ def _evaluate(overrides: dict[str, str]) -> None:
         if out:
             keep(record, out)
         return
-    record = evaluate(_workdir(), METRICS.value, _checkpoint(), SAMPLES.value, SEED.value)
+    record = evaluate(
+        _workdir(), METRICS.value, _checkpoint(), SAMPLES.value, SEED.value, overrides
+    )
     if out:
         keep(record, out)
 

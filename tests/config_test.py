@@ -85,6 +85,13 @@ def test_diff_names_what_changed_came_and_went():
     assert configs.diff(old, new) == ["data.flip", "data.threads", "train.images"]
 
 
+def test_numbers_that_are_too_small_are_named():
+    config = ConfigDict({"train": {"batch": 0, "rate": 0.5}})
+    configs.at_least(config, {"train.rate": 0.5, "train.absent": 3})
+    with pytest.raises(ConfigError, match=r"config.train.batch=0 is too small; set 1 or more"):
+        configs.at_least(config, {"train.rate": 0, "train.batch": 1})
+
+
 def test_a_run_may_go_on_longer_and_elsewhere():
     old, new = example(), example()
     new.train.images, new.log.every, new.data.threads = 2000, 1, 8

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+import types
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 import ganjax
 from configs import biggan
 from ganjax import bench, checkpoint, family
+from ganjax import config as configs
 from ganjax import evaluate as evaluation
 from ganjax.config import ConfigError
 from ganjax.data.sources import open_source, read_options
@@ -133,6 +136,42 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(bench.catalog, "load", lambda name: Network())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path, mixing, passes
+
+
+def test_a_run_is_measured_where_its_data_is_now(run, folders, monkeypatch):
+    path, *_ = folders
+    config = checkpoint.read_config(run).unlock()
+    config.data.update(source="folder", path=str(path / "gone"))
+    workdir = path / "run"
+    shutil.copytree(run, workdir)
+    (workdir / checkpoint.CONFIG).write_text(configs.to_json(config))
+    few = dataclasses.replace(BY_NAME["fid50k_full"], fakes=20)
+    monkeypatch.setitem(BY_NAME, "fid50k_full", few)
+    colours = types.SimpleNamespace(variables=(), sha256="of colours")
+    colours.apply = lambda variables, images, features: dict.fromkeys(
+        features, images.astype("float32").mean((1, 2))
+    )
+    monkeypatch.setattr(bench.catalog, "load", lambda name: colours)
+    with pytest.raises(FileNotFoundError, match="--config.data.path="):
+        evaluate(workdir, ["fid50k_full"])
+    here = {"data.path": str(path / "real"), "data.threads": "0"}
+    record = evaluate(workdir, ["fid50k_full"], overrides=here)
+    assert record["real"] == {"fid50k_full": 30} and record["metrics"]["fid50k_full"] > 0
+    assert checkpoint.read_config(workdir).data.path == config.data.path
+    with pytest.raises(ConfigError, match="train.batch changes a run.*may differ: data.path"):
+        evaluate(workdir, overrides={"train.batch": "4"})
+
+
+def test_data_of_more_classes_than_the_run_has(run, folders):
+    path, *_ = folders
+    for label in range(11):
+        (path / "many" / f"{label:02}").mkdir(parents=True)
+        shutil.copy(path / "real" / "0.png", path / "many" / f"{label:02}")
+    config = checkpoint.read_config(run).unlock()
+    config.data.update(source="folder", path=str(path / "many"))
+    measure = evaluation.Evaluation(config, open_source(config.data), ["is50k"])
+    with pytest.raises(ValueError, match="class 10, and the run has classes 0 to 9; set"):
+        measure._drawn_labels(100, 0)
 
 
 def test_two_folders_are_compared_and_the_real_one_is_remembered(folders, capsys):

@@ -221,7 +221,8 @@ def report(index: dict[str, Any], out: str) -> str:
         return "\n".join(
             [*lines, "A config of a family of videos takes clips of them by:", f"  {words}"]
         )
-    return "\n".join([*lines, "Train on them:", f"  python -m ganjax.main {words}"])
+    lines.append("Train on them; another --config, as configs/stylegan2.py:auto, takes the same:")
+    return "\n".join([*lines, f"  python -m ganjax.main {words}"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

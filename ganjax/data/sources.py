@@ -249,8 +249,7 @@ def _tree(options: Options) -> Folder | Zip:
         return (Folder if options.source == "folder" else Zip)(options.path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error} Set config.data.path to where it is; of a run that is measured, in the "
-            "config.json of its directory."
+            f"{error} Set config.data.path to where it is (--config.data.path=...)."
         ) from None
 
 

@@ -184,6 +184,7 @@ def test_the_command_says_how_to_train(folder, tmp_path, capsys):
     assert "the smallest 5 pixels" not in said  # not smaller than 4x8 is fine
     words = shlex.split(said.strip().splitlines()[-1])
     assert words[:3] == ["python", "-m", "ganjax.main"]
+    assert "another --config, as configs/stylegan2.py:auto, takes the same" in said
     assert "--config.data.source=records" in words and f"--config.data.path={out}" in words
     assert "--config.data.resolution=(4, 8)" in words and "--config.data.channels=3" in words
     assert "--workdir=runs/my pets" in words

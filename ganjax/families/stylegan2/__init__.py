@@ -13,6 +13,7 @@ import optax
 from ganjax.adversarial.ada import from_config
 from ganjax.adversarial.phases import keep_extras
 from ganjax.adversarial.state import Ema, adam
+from ganjax.config import at_least
 from ganjax.families.stylegan2.networks import (
     Discriminator,
     Generator,
@@ -24,11 +25,28 @@ from ganjax.families.stylegan2.offsets import OffsetSampling
 from ganjax.families.stylegan2.phases import Losses, finite_gradients, half_life_decay, phases
 from ganjax.families.stylegan2.probes import Probes
 from ganjax.families.stylegan2.rules import RULES
-from ganjax.families.stylegan2.sampling import Sampling, augmented
+from ganjax.families.stylegan2.sampling import Sampling, absent, augmented
 from ganjax.family import Family, Inputs, Probe
 from ganjax.layers.mtm import conv_at
 
-__all__ = ["RULES", "assemble", "build", "networks", "square"]
+__all__ = ["RULES", "assemble", "build", "checked", "networks"]
+
+# Less of these is no network, or no step.
+LEAST = dict.fromkeys(
+    (
+        "model.channel_max",
+        "model.g_channel_max",
+        "model.d_channel_max",
+        "model.latent_dim",
+        "model.w_dim",
+        "model.mapping_layers",
+        "model.group_size",
+        "train.batch",
+        "train.microbatches",
+        "loss.path_shrink",
+    ),
+    1,
+) | dict.fromkeys(("model.clamp", "model.narrow", "ema.half_life_images", "ema.ramp_up"), 0)
 
 
 def build(config: Any) -> Family:
@@ -87,8 +105,11 @@ def assemble(
     size = (generator.resolution, generator.resolution, generator.image_channels)
     shown = OffsetSampling(sampling)
     sheets = shown.sheets()
-    if augment:
-        sheets["augment"] = augmented(sheets["grid"], augment.pipe)
+    sheets["augment"] = (
+        augmented(sheets["grid"], augment.pipe)
+        if augment
+        else absent("augment", "augmentation: train with --config.augment.mode=ada, or fixed")
+    )
     descend = functools.partial(_optimizer, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
     return Family(
         networks={"g": cast(nn.Module, generator), "d": discriminator},
@@ -128,7 +149,7 @@ def assemble(
 def networks(config: Any) -> tuple[Generator, Discriminator]:
     """Generator and discriminator modules for a config."""
     model, data = config.model, config.data
-    size = square(config)
+    size = checked(config)
     shared = dict(
         resolution=size,
         image_channels=data.channels,
@@ -159,14 +180,30 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
     return generator, discriminator
 
 
-def square(config: Any) -> int:
-    """The images' height, which is their width."""
+def checked(config: Any) -> int:
+    """The images' height, which is their width, of a config of StyleGAN2 or 3.
+
+    Raises:
+        ValueError: a size or a count of which there are no networks or batches.
+    """
     size = config.data.resolution
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
         raise ValueError(
             f"config.data.resolution={height}x{width}: StyleGAN's networks are square. Set"
             " config.data.resolution to one number."
+        )
+    at_least(config, LEAST)
+    # Fewer leave no channel at the highest resolution.
+    at_least(config, dict.fromkeys(("model.g_channel_base", "model.d_channel_base"), height))
+    train, group = config.train, config.model.group_size
+    seen, rest = divmod(train.batch, train.microbatches)
+    if not rest and seen % min(group, seen):
+        fits = max(size for size in range(1, group) if seen % size == 0)
+        raise ValueError(
+            f"config.model.group_size={group}: the {seen} images that D sees at once"
+            " (config.train.batch / config.train.microbatches) do not divide into groups of so"
+            f" many. Set config.model.group_size to {fits}, or the batch to a multiple of {group}."
         )
     return height
 

@@ -74,8 +74,8 @@ def resolutions(resolution: int) -> list[int]:
     """4, 8, ... up to a resolution."""
     if resolution < FIRST or resolution & (resolution - 1):
         raise ValueError(
-            f"resolution={resolution}: StyleGAN2's images are squares of a power of two, {FIRST} or"
-            " more pixels; set resolution to one"
+            f"config.data.resolution={resolution}: StyleGAN2's images are squares of a power of"
+            f" two; set one from {FIRST} on"
         )
     return [2**k for k in range(2, resolution.bit_length())]
 
@@ -180,7 +180,7 @@ class Synthesis(nn.Module):
     lanes: int
 
     def setup(self) -> None:
-        check_architecture(self.architecture)
+        check_architecture(self.architecture, "config.model.g_architecture")
         sizes = resolutions(self.resolution)
         channels = [channels_at(size, self.channel_base, self.channel_max) for size in sizes]
         convs = [self.conv_at.get(size, self.conv) for size in sizes]
@@ -396,7 +396,7 @@ class Discriminator(nn.Module):
     lanes: int = 0
 
     def setup(self) -> None:
-        check_architecture(self.architecture)
+        check_architecture(self.architecture, "config.model.d_architecture")
         skip = self.architecture == "skip"
         sizes = resolutions(self.resolution)
         lanes = self.lanes if self.conv is EqualizedConv else 0
@@ -447,8 +447,8 @@ class Discriminator(nn.Module):
         wanted = (self.resolution, self.resolution, self.image_channels)
         if images.shape[1:] != wanted:
             raise ValueError(
-                f"images are {images.shape[1:]}, the discriminator wants {wanted}; set resolution"
-                " and image_channels to the data's"
+                f"images are {images.shape[1:]}, the discriminator wants {wanted}; set"
+                " config.data.resolution and config.data.channels to the data's"
             )
         features: Array | None = None
         image: Array | None = images
@@ -477,10 +477,10 @@ def dtype_at(resolution: int, largest: int, dtype: Any, narrow: int) -> Any:
     return dtype if resolution >= lowest else None
 
 
-def check_architecture(name: str) -> None:
-    """ValueError for a name that is not in `ARCHITECTURES`."""
+def check_architecture(name: str, field: str) -> None:
+    """ValueError for a name that is not in `ARCHITECTURES`; a config says it in `field`."""
     if name not in ARCHITECTURES:
-        raise ValueError(f"architecture={name!r}; set one of {ARCHITECTURES}")
+        raise ValueError(f"{field}={name!r}; set one of {ARCHITECTURES}")
 
 
 def example_inputs(module: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from ganjax.families.stylegan2.sampling import COLUMNS, Sampling
+from ganjax.families.stylegan2.sampling import COLUMNS, Sampling, absent
 from ganjax.family import Bind, Request
 from ganjax.layers.mtm import OffsetField
 from ganjax.sampling import sheets
@@ -22,7 +22,7 @@ ROWS = ("with offsets", "without", "offsets")
 
 @dataclasses.dataclass(frozen=True)
 class OffsetSampling:
-    """A sampling, and, where its generator has the module in `conv_at`, one sheet more.
+    """A sampling, and one sheet more, for a generator that has the module in `conv_at`.
 
     Attributes:
         sampling: StyleGAN2's, or one like it.
@@ -51,9 +51,10 @@ class OffsetSampling:
         return self.sampling.sample(variables, draws)
 
     def sheets(self) -> dict[str, Callable[[Bind, Any, Request], Sheet]]:
-        """Those of the sampling and, if there are offsets, ``offsets``."""
-        own = {"offsets": self._offsets} if self.sampling.generator.conv_at else {}
-        return self.sampling.sheets() | own
+        """Those of the sampling and ``offsets``."""
+        without = absent("offsets", "the module: train with --config.model.mtm='(\"low\",)'")
+        own = self._offsets if self.sampling.generator.conv_at else without
+        return self.sampling.sheets() | {"offsets": own}
 
     def _offsets(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """The same latents with and without offsets, and the offsets (MTM, figure 4)."""

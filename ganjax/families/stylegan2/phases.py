@@ -367,8 +367,9 @@ def phases(
     parts = microbatches * (path_shrink if losses.path_weight else 1)
     if batch % parts:
         raise ValueError(
-            f"train.batch={batch} is no multiple of {parts}, microbatches times the path lengths'"
-            f" shrink. Set train.batch to {batch - batch % parts or parts} or another multiple."
+            f"config.train.batch={batch} is no multiple of {parts}, config.train.microbatches times"
+            " config.loss.path_shrink. Set config.train.batch to"
+            f" {batch - batch % parts or parts} or another multiple."
         )
     mixing = bool(losses.mixing)
     conditional = "real" if losses.generator.classes else None  # labels of fakes are the data's

@@ -16,7 +16,7 @@ def batch(config: Any, devices: int) -> int:
 
 def group_size(config: Any, devices: int) -> int:
     """Groups of 4, which other settings are tuned for, where a device has as many images."""
-    return min(config.train.batch // devices, 4)
+    return max(min(config.train.batch // devices, 4), 1)
 
 
 def channel_base(config: Any, devices: int) -> int:

@@ -51,15 +51,16 @@ class Sampling:
     def sample(self, variables: Mapping[str, Any], draws: Mapping[str, Array]) -> Array:
         """Images [n, h, w, c], clipped to [-1, 1], float32.
 
-        Layers from ``draws["cutoff"]`` on have the styles of ``draws["fine_z"]``, if there are any.
+        Layers from ``draws["cutoff"]`` on have the styles of ``draws["fine_z"]`` and of the class
+        ``draws["fine_label"]``, if there are any.
         With ``draws["weights"]`` [n, k] each image has k latents, ``draws["z"]`` [n, k, d], whose w
         are mixed so; weights that sum to 1 are truncated as one w is. Labels may be mixtures
         Float[n, classes].
         """
         generator = self.generator
 
-        def styles(z: Array, repeats: int = 1) -> Array:
-            label, kept = (jnp.repeat(draws[name], repeats, 0) for name in ("label", "truncation"))
+        def styles(z: Array, repeats: int = 1, labels: str = "label") -> Array:
+            label, kept = (jnp.repeat(draws[name], repeats, 0) for name in (labels, "truncation"))
             found: Any = generator.apply(variables, z, label, kept, method="styles")
             return found
 
@@ -71,7 +72,7 @@ class Sampling:
             ws = styles(draws["z"])
         if "fine_z" in draws:
             coarse = jnp.arange(generator.num_ws)[:, None] < draws["cutoff"][:, None, None]
-            ws = jnp.where(coarse, ws, styles(draws["fine_z"]))
+            ws = jnp.where(coarse, ws, styles(draws["fine_z"], labels="fine_label"))
         images = self.synthesize(variables, ws, draws)
         return jnp.clip(images, -1.0, 1.0).astype(jnp.float32)
 
@@ -124,27 +125,36 @@ class Sampling:
     def _mixing(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """Coarse styles of a row's sample, fine ones of a column's (StyleGAN, figure 3).
 
-        The first column and row show the sources, the corner the mean image.
+        The first column and row show the sources, each of a class, the corner the mean image.
         """
         columns, rows = self._columns(request), request.rows
         across, down = len(columns) + 1, rows + 1
+        down_classes = tuple(columns[index % len(columns)] for index in range(rows))
         # The source of column 0 is the row's own, that of row 0 the column's own.
         fine = np.asarray(self._z(key, across + rows))
         coarse = np.concatenate([fine[:1], fine[across:]])
         row, column = np.divmod(np.arange(down * across), across)
         first = np.where(row[:, None] > 0, coarse[row], fine[column])
         second = np.where(column[:, None] > 0, fine[column], coarse[row])
+        of_row, of_column = _int32((0, *down_classes))[row], _int32((0, *columns))[column]
+        label = np.where(row > 0, of_row, of_column)
+        fine_label = np.where(column > 0, of_column, of_row)
         kept = np.full(down * across, self._kept(request), np.float32)
         kept[0] = 0.0
         cutoff = min(self.generator.num_ws // 2, COARSE)
         sample = bind(request.truncation)
 
-        def mixed(z: Array, fine_z: Array, kept: Array, label: Array) -> Array:
+        def mixed(z: Array, fine_z: Array, kept: Array, label: Array, fine_label: Array) -> Array:
             draws = {"z": z, "fine_z": fine_z, "cutoff": jnp.full(len(z), cutoff)}
-            return sample({**draws, "truncation": kept, "label": label})
+            draws |= {"truncation": kept, "label": label, "fine_label": fine_label}
+            return sample(draws)
 
-        label = np.tile(_int32((columns[0], *columns)), down)
-        return Sheet(sheets.in_chunks(mixed, first, second, kept, label), across)
+        images = sheets.in_chunks(mixed, first, second, kept, label, fine_label)
+        titles, row_titles = (
+            ("", *self._titles(classes, request)) if self.generator.classes else ()
+            for classes in (columns, down_classes)
+        )
+        return Sheet(images, across, titles, row_titles)
 
     def _latents(self, bind: Bind, key: Any, request: Request) -> Sheet:
         """A row from one latent to another, the class fixed."""
@@ -231,6 +241,19 @@ class Sampling:
         return lambda z, label: sample(
             {"z": z, "truncation": jnp.full(len(z), kept, jnp.float32), "label": label}
         )
+
+
+def absent(name: str, wanting: str) -> Draw:
+    """The sheet of a run that lacks what it shows.
+
+    Args:
+        wanting: what it lacks, and what gives it.
+    """
+
+    def draw(bind: Bind, key: Any, request: Request) -> Sheet:
+        raise ValueError(f"There is no sheet {name!r} of this run, which has no {wanting}.")
+
+    return draw
 
 
 def augmented(grid: Draw, pipe: Augment) -> Draw:

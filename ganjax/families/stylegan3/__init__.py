@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ganjax.config import at_least
 from ganjax.families import stylegan2
 from ganjax.families.stylegan2.networks import Discriminator, MappingNetwork
 from ganjax.families.stylegan3.networks import Conv, Generator, example_inputs
@@ -17,6 +18,7 @@ from ganjax.layers.mtm import ModulatedTransformConv, conv_at
 
 __all__ = ["RULES", "build", "networks"]
 
+LEAST = {"model.margin": 0, "model.magnitude_half_life_images": 1, "loss.blur_sigma": 0}
 TransformConv = functools.partial(ModulatedTransformConv, conv=Conv)
 
 
@@ -39,9 +41,11 @@ def build(config: Any) -> Family:
 def networks(config: Any) -> tuple[Generator, Discriminator]:
     """Generator and discriminator modules for a config."""
     model, data, train = config.model, config.data, config.train
+    size = stylegan2.checked(config)
+    at_least(config, LEAST)
     mapping = functools.partial(MappingNetwork, layers=model.mapping_layers)
     shared = dict(
-        resolution=stylegan2.square(config),
+        resolution=size,
         image_channels=data.channels,
         classes=data.classes if model.conditional else 0,
         clamp=model.clamp or None,

@@ -200,8 +200,8 @@ def resampling(
     up, down = round(rate / before.rate), round(rate / after.rate)
     if before.rate * up != rate or after.rate * down != rate:
         raise ValueError(
-            f"rates {before.rate:g} and {after.rate:g} have no common multiple {rate:g}; set the"
-            " resolution to a power of two"
+            f"rates {before.rate:g} and {after.rate:g} have no common multiple {rate:g}; set"
+            " config.data.resolution to a power of two"
         )
 
     def taps(signal: Signal, factor: int, radial: bool) -> np.ndarray | None:
@@ -265,7 +265,7 @@ class SynthesisLayer(nn.Module):
         self, x: Float[Array, "n h w i"], w: Float[Array, "n d"]
     ) -> Float[Array, "n h2 w2 o"]:
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={self.kernel_size}; set an odd number")
+            raise ValueError(f"config.model.kernel_size={self.kernel_size}; set an odd number")
         x = normalize_magnitude(self, x, self.magnitude_beta, self.dtype)
         # All that the kernel reaches: the filters' padding, and no border, decides what is kept.
         reach = self.kernel_size // 2

@@ -55,11 +55,14 @@ def signals(
     """
     if resolution < 4 or resolution & (resolution - 1):
         raise ValueError(
-            f"resolution={resolution}: StyleGAN3's images are squares of a power of two, 4 or more"
-            " pixels; set resolution to one"
+            f"config.data.resolution={resolution}: StyleGAN3's images are squares of a power of"
+            " two; set one from 4 on"
         )
     if not 0 <= critical < layers:
-        raise ValueError(f"{critical} critical of {layers} layers; set critical to less than that")
+        raise ValueError(
+            f"config.model.critical={critical} of config.model.layers={layers} layers have no"
+            " guard band; set 0 or more, and fewer than all"
+        )
     last = resolution / 2
     # Both frequencies grow by a constant factor a layer, until the critical ones.
     part = np.minimum(np.arange(layers + 1) / (layers - critical), 1.0)

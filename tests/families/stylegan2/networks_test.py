@@ -153,7 +153,7 @@ def test_mixed_precision(module):
 def test_errors_say_what_to_set():
     with pytest.raises(ValueError, match="resolution=24.*power of two"):
         count(Generator(24))
-    with pytest.raises(ValueError, match="architecture='dense'; set one of"):
+    with pytest.raises(ValueError, match="config.model.d_architecture='dense'; set one of"):
         count(Discriminator(16, architecture="dense"))
     with pytest.raises(ValueError, match="3 classes"):
         G.apply(start(G), Z)

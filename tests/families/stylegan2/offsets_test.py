@@ -71,9 +71,10 @@ def test_without_offsets_the_rows_are_the_same_and_the_map_is_black(sheet):
     np.testing.assert_array_equal(colours, -1)
 
 
-def test_a_generator_without_offsets_has_no_such_sheet():
-    plain = Sampling(G.clone(conv_at=conv_at((), ())))
-    assert OffsetSampling(plain).sheets().keys() == plain.sheets().keys()
+def test_a_generator_without_offsets_says_what_gives_them():
+    plain = OffsetSampling(Sampling(G.clone(conv_at=conv_at((), ()))))
+    with pytest.raises(ValueError, match=r"config.model.mtm='\(\"low\",\)'"):
+        plain.sheets()["offsets"](len, KEY, Request())
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_regulariser_that_is_never_played(name):
 
 def test_a_batch_that_does_not_divide():
     with pytest.raises(
-        ValueError, match=r"train.batch=6 is no multiple of 4.*Set train.batch to 4"
+        ValueError, match=r"train.batch=6 is no multiple of 4.*Set config.train.batch to 4"
     ):
         phases(Losses(G, D), batch=6, microbatches=2)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ganjax.adversarial.augment import pipe
 from ganjax.families.stylegan2.networks import Generator, MappingNetwork, example_inputs
-from ganjax.families.stylegan2.sampling import PSIS, Sampling, augmented
+from ganjax.families.stylegan2.sampling import PSIS, Sampling, absent, augmented
 from ganjax.family import Request
 from ganjax.layers.initializers import init_on_host
 
@@ -67,17 +67,26 @@ def test_the_augment_sheet_shows_ever_more_of_the_pipe(sample):
     assert (np.abs(images[:, 5] - samples).max(1) > 0.05).all()
 
 
-def test_mixing_shows_its_sources(sample):
+def test_a_sheet_of_what_a_run_lacks():
+    with pytest.raises(ValueError, match="no sheet 'augment' of this run, which has no spice: add"):
+        absent("augment", "spice: add some")(len, KEY, Request())
+
+
+def test_mixing_shows_its_sources_each_of_its_class(sample):
     """Same sources, no mixing: what stands in the first row and column."""
-    sheet = SAMPLING.sheets()["mixing"](lambda truncation: sample, KEY, Request(rows=2))
+    request = Request(classes=(1, 2, 0), rows=2, names=("a", "b", "c"))
+    sheet = SAMPLING.sheets()["mixing"](lambda truncation: sample, KEY, request)
     assert (sheet.columns, sheet.rows) == (4, 3)
+    assert (sheet.column_titles, sheet.row_titles) == (("", "b", "c", "a"), ("", "b", "c"))
     images = sheet.images.reshape(3, 4, 8, 8, 1)
     z = SAMPLING._z(KEY, 6)
-    plain = {"truncation": jnp.ones(2), "label": jnp.zeros(2, jnp.int32)}
-    np.testing.assert_allclose(images[1:, 0], sample({"z": z[4:], **plain}), atol=1e-5)
-    labels = jnp.arange(2, dtype=jnp.int32)
-    sources = sample({"z": z[1:3], **plain, "label": labels})
-    np.testing.assert_allclose(images[0, 1:3], sources, atol=1e-5)
+    classes = {"label": jnp.array([1, 2], jnp.int32), "truncation": jnp.ones(2)}
+    np.testing.assert_allclose(images[1:, 0], sample({"z": z[4:], **classes}), atol=1e-5)
+    np.testing.assert_allclose(images[0, 1:3], sample({"z": z[1:3], **classes}), atol=1e-5)
+    # Row 1, of class 1, with column 2, of class 2.
+    mixed = {"z": z[4:5], "label": classes["label"][:1], "truncation": jnp.ones(1)}
+    mixed |= {"fine_z": z[2:3], "fine_label": classes["label"][1:], "cutoff": jnp.array([2])}
+    np.testing.assert_allclose(images[1, 2:3], sample(mixed), atol=1e-5)
     mean = sample({"z": z[:1], "truncation": jnp.zeros(1), "label": jnp.zeros(1, jnp.int32)})
     np.testing.assert_allclose(images[0, 0], mean[0], atol=1e-5)
 
@@ -115,7 +124,7 @@ def test_coarse_layers_come_first(sample):
     """A cutoff after all layers shows the coarse source, one before all the fine one."""
     coarse, fine = SAMPLING._z(KEY, 2)[:, None]
     plain = {"truncation": jnp.ones(1), "label": jnp.zeros(1, jnp.int32)}
-    both = {"z": coarse, "fine_z": fine, **plain}
+    both = {"z": coarse, "fine_z": fine, "fine_label": plain["label"], **plain}
     for cutoff, z in ((G.num_ws, coarse), (0, fine)):
         mixed = sample({**both, "cutoff": jnp.array([cutoff])})
         np.testing.assert_allclose(mixed, sample({"z": z, **plain}), atol=1e-5)

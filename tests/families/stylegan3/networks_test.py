@@ -139,7 +139,7 @@ def test_radial_filters_are_where_there_is_room():
 def test_errors_say_what_to_set():
     with pytest.raises(ValueError, match="resolution=24.*power of two"):
         shapes(G.clone(resolution=24))
-    with pytest.raises(ValueError, match="3 critical of 3 layers"):
+    with pytest.raises(ValueError, match="critical=3 of config.model.layers=3 layers"):
         shapes(G.clone(critical=3))
     with pytest.raises(ValueError, match="kernel_size=2; set an odd number"):
         shapes(G.clone(kernel_size=2))
