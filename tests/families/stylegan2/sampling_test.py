@@ -84,9 +84,10 @@ def test_mixing_shows_its_sources_each_of_its_class(sample):
     np.testing.assert_allclose(images[1:, 0], sample({"z": z[4:], **classes}), atol=1e-5)
     np.testing.assert_allclose(images[0, 1:3], sample({"z": z[1:3], **classes}), atol=1e-5)
     # Row 1, of class 1, with column 2, of class 2.
-    mixed = {"z": z[4:5], "label": classes["label"][:1], "truncation": jnp.ones(1)}
-    mixed |= {"fine_z": z[2:3], "fine_label": classes["label"][1:], "cutoff": jnp.array([2])}
-    np.testing.assert_allclose(images[1, 2:3], sample(mixed), atol=1e-5)
+    apply = functools.partial(G.apply, sample.args[0])
+    coarse, fine = apply(z[jnp.array([4, 2])], classes["label"], method="styles")
+    mixed = apply(jnp.concatenate([coarse[:2], fine[2:]])[None], method="synthesize")
+    np.testing.assert_allclose(images[1, 2], jnp.clip(mixed, -1, 1)[0], atol=1e-5)
     mean = sample({"z": z[:1], "truncation": jnp.zeros(1), "label": jnp.zeros(1, jnp.int32)})
     np.testing.assert_allclose(images[0, 0], mean[0], atol=1e-5)
 
