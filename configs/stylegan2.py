@@ -149,9 +149,10 @@ def digits():
 
 
 def warped_digits():
-    """Digits, where geometry is most of the variation."""
+    """Digits, where geometry is most of the variation; small ones, to see more of them."""
     config = digits()
-    config.data.source = "warped_digits"
+    config.data.update(source="warped_digits", resolution=16)
+    config.train.batch = 16
     return config
 
 
