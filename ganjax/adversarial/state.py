@@ -104,22 +104,35 @@ def constant_decay(decay: float, start_step: int = 0) -> Callable[[Array, Array]
 
 
 def adam(
-    learning_rate: float, b1: float, b2: float, eps: float = 1e-8, *, lazy: int = 0
+    learning_rate: float,
+    b1: float,
+    b2: float,
+    eps: float = 1e-8,
+    *,
+    lazy: int = 0,
+    weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
     """Adam, corrected for a lazy regulariser that adds one update every ``lazy`` steps.
 
     ``learning_rate * r`` and ``betas ** r`` with ``r = lazy / (lazy + 1)`` (StyleGAN2, appendix B);
-    ``lazy=0`` is Adam as it stands.
+    ``lazy=0`` is Adam as it stands. With weight decay it is AdamW (Loshchilov and Hutter, 2019).
 
     Raises:
-      ValueError: a learning rate that is negative or no number, or a beta outside [0, 1).
+      ValueError: a learning rate that is negative or no number, a beta outside [0, 1), or weights
+        that would grow.
     """
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"A weight decay of {weight_decay:g}; set it to 0 (none) or more.")
     if not (0 <= learning_rate < math.inf and 0 <= b1 < 1 and 0 <= b2 < 1):
         raise ValueError(
             f"Adam with a learning rate of {learning_rate:g}, b1={b1:g}, b2={b2:g}: set the rate "
             "to 0 or more, b1 and b2 to at least 0 and less than 1."
         )
     r = lazy / (lazy + 1) if lazy else 1.0
+    if weight_decay:
+        return optax.adamw(
+            learning_rate * r, b1=b1**r, b2=b2**r, eps=eps, weight_decay=weight_decay
+        )
     return optax.adam(learning_rate * r, b1=b1**r, b2=b2**r, eps=eps)
 
 

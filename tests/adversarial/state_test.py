@@ -51,3 +51,12 @@ def test_split_and_merge_are_inverse():
     groups = split_by_touch(params, {"main": ".*", "reg": "^a/"})
     assert groups == {"main+reg": {"a": {"kernel": 1, "bias": 2}}, "main": {"b": {"kernel": 3}}}
     assert merge(list(groups.values())) == params
+
+
+def test_weight_decay_is_adamws():
+    params, gradient = {"w": jnp.array([2.0, -4.0])}, {"w": jnp.array([0.0, 1.0])}
+    plain, decayed = (adam(0.1, 0.0, 0.99, weight_decay=w) for w in (0.0, 0.5))
+    one, other = (o.update(gradient, o.init(params), params)[0]["w"] for o in (plain, decayed))
+    np.testing.assert_allclose(other - one, -0.1 * 0.5 * params["w"], rtol=1e-6)
+    with pytest.raises(ValueError, match="weight decay of -1; set"):
+        adam(0.1, 0.0, 0.99, weight_decay=-1.0)

@@ -7,6 +7,7 @@ a module; with the modules that reproduce the released code's faults, `released`
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ from ganjax.layers.initializers import zeros
 from ganjax.layers.modulated import Eps, ModulatedConv
 from ganjax.layers.moe import FeedForward, MixtureOfExperts
 from ganjax.layers.mtm import ModulatedTransformConv
+from ganjax.parallel.experts import Dropless, Execution
 
 TRANSFORMED = 32  # pixels: from here on convolutions have no offsets
 TOKENS = 77  # of CLIP's texts
@@ -85,6 +87,7 @@ class Stage:
         blocks: convolution blocks, the first of which doubles the resolution.
         conv, second: make their two convolutions, and `conv` the one to an image.
         attention: makes the block that follows each of them; None: none.
+        experts: of its mixtures; fewer than 2: there are none.
     """
 
     resolution: int
@@ -93,6 +96,7 @@ class Stage:
     conv: Callable[..., nn.Module] = ModulatedConv
     second: Callable[..., nn.Module] = ModulatedTransformConv
     attention: Callable[..., nn.Module] | None = None
+    experts: int = 0
 
     @property
     def num_ws(self) -> int:
@@ -266,6 +270,13 @@ class Generator(nn.Module):
         """Entries of the list of w that the synthesis takes."""
         return sum(stage.num_ws for stage in self.stages)
 
+    def blocks(self) -> tuple[tuple[Stage, range], ...]:
+        """Each stage with the numbers of its blocks, which are those of their w."""
+        ends = list(itertools.accumulate(stage.num_ws for stage in self.stages))
+        return tuple(
+            (stage, range(end - stage.num_ws, end)) for stage, end in zip(self.stages, ends)
+        )
+
     @property
     def resolution(self) -> int:
         """Of the largest images, in pixels."""
@@ -298,7 +309,24 @@ class Generator(nn.Module):
         cutoff: int | None = None,
     ) -> tuple[Float[Array, "n num_ws w_dim"], Float[Array, "n l-1 context_dim"]]:
         """The w of each block, and the tokens that they see; arguments as of the call."""
-        whole, tokens = self.head(text, end)
+        whole, tokens = self.read(text, end)
+        return self.map(z, whole, truncation, cutoff), tokens
+
+    def read(
+        self, text: Float[Array, "n l text_dim"], end: Int[Array, "n"]
+    ) -> tuple[Float[Array, "n context_dim"], Float[Array, "n l-1 context_dim"]]:
+        """What the text head makes of texts: of each as a whole, and of its other tokens."""
+        found: Any = self.head(text, end)
+        return found
+
+    def map(
+        self,
+        z: Float[Array, "n latent_dim"],
+        whole: Float[Array, "n context_dim"],
+        truncation: Truncation = 1.0,
+        cutoff: int | None = None,
+    ) -> Float[Array, "n num_ws w_dim"]:
+        """The w of each block, of latents and of texts as wholes; truncation as of the call."""
         w = self.mapping(z, whole)
         average = self.w_avg.value
         if self.is_mutable_collection("averages") and not self.is_initializing():
@@ -307,7 +335,7 @@ class Generator(nn.Module):
         shape = (len(w), self.num_ws, self.w_dim)
         ws = jnp.broadcast_to(w.reshape(len(w), self.mapped_ws, self.w_dim), shape)
         centre = average.reshape(1, self.mapped_ws, self.w_dim)
-        return truncated(ws, centre, truncation, cutoff), tokens
+        return truncated(ws, centre, truncation, cutoff)
 
     def synthesize(
         self,
@@ -349,28 +377,37 @@ def attention(
     *,
     heads: int = 8,
     head_dim: int | None = 64,
+    groups: int = 32,
     eps: Eps = of_sample,
     gain: float = 0.3,
+    execution: Execution = Dropless(),  # noqa: B008
 ) -> Callable[..., nn.Module]:
     """What makes a stage's attention blocks.
 
     Args:
         experts: of each feed-forward network; fewer than 2: one network for all tokens.
-        depth, heads, head_dim, gain: as of `ResidualAttentionBlock`.
+        depth, heads, head_dim, groups, gain: as of `ResidualAttentionBlock`.
         eps: of the demodulation.
+        execution: how tokens meet experts, as of `MixtureOfExperts`.
     """
     conv = functools.partial(ModulatedConv, eps=eps)
     feed_forward: Callable[..., nn.Module] = FeedForward
     if experts > 1:
         router = functools.partial(StyleRouter, conv=conv)
-        feed_forward = functools.partial(MixtureOfExperts, experts, router)
+        feed_forward = functools.partial(MixtureOfExperts, experts, router, execution=execution)
     block = functools.partial(
         AttentionBlock,
         self_attention=functools.partial(SelfAttention, conv=conv),
         feed_forward=feed_forward,
     )
     return functools.partial(
-        ResidualAttentionBlock, depth, heads=heads, head_dim=head_dim, gain=gain, block=block
+        ResidualAttentionBlock,
+        depth,
+        heads=heads,
+        head_dim=head_dim,
+        gain=gain,
+        groups=groups,
+        block=block,
     )
 
 
@@ -394,6 +431,9 @@ def stages(
     base: int = 16384,
     most: int = 1600,
     eps: Eps = of_sample,
+    transformed: int = TRANSFORMED,
+    executions: Mapping[int, Execution] | None = None,
+    dtype: Any = None,
     **options: Any,
 ) -> tuple[Stage, ...]:
     """Stages of a generator whose blocks with offsets are those of the paper, up to 16x16.
@@ -403,15 +443,21 @@ def stages(
             and attention blocks after each convolution block; 0: none.
         base, most: as of `channels_at`.
         eps: of the demodulation.
+        transformed: pixels from which on convolutions have no offsets.
+        executions: how tokens meet experts, by resolution; where there is none: `Dropless`.
+        dtype: of the convolutions' computation; None: as input and kernel promote.
         options: of `attention`.
     """
     found = []
     for resolution, (blocks, kernels, experts, depth) in table.items():
-        transform = ModulatedTransformConv if resolution < TRANSFORMED else None
-        conv, second = convolutions(kernels, transform, eps=eps)
-        after = attention(experts, depth, eps=eps, **options) if depth else None
+        transform = ModulatedTransformConv if resolution < transformed else None
+        conv, second = convolutions(kernels, transform, eps=eps, dtype=dtype)
+        execution = (executions or {}).get(resolution, Dropless())
+        after = None
+        if depth:
+            after = attention(experts, depth, eps=eps, execution=execution, **options)
         channels = channels_at(resolution, base, most)
-        found.append(Stage(resolution, channels, blocks, conv, second, after))
+        found.append(Stage(resolution, channels, blocks, conv, second, after, experts))
     return tuple(found)
 
 
