@@ -26,7 +26,7 @@ from ganjax.metrics.hosts import of_first, share
 from ganjax.metrics.measures import MEASURES, Measured, Result, averaged
 from ganjax.metrics.pairs import squares
 from ganjax.metrics.protocols import CLASSIFIER, PIXELS, Protocol
-from ganjax.pretrained import catalog, weights
+from ganjax.pretrained import catalog
 from ganjax.subjects import Finite, Subject
 from ganjax.subjects.models import Pairs
 from ganjax.subjects.pictures import Pictures
@@ -61,7 +61,7 @@ class Bench:
         self._folder = tempfile.TemporaryDirectory(prefix="ganjax-features-")
         self._extractors: dict[tuple[str, ...], Extractor] = {}
         for name in {protocol.network for protocol in chosen} - {CLASSIFIER, PIXELS}:
-            weights.find(name)  # absent ones are an error now, not when they are first used
+            catalog.find(name)  # absent ones are an error now, not when they are first used
 
     def again(self, reals: Finite, seed: int) -> "Bench":
         """The same networks, already compiled, and other real samples."""

@@ -112,7 +112,12 @@ def main(overrides: dict[str, str]) -> None:
 def _config(overrides: dict[str, str]) -> ConfigDict:
     if CONFIG.value is None:
         raise configs.ConfigError("Give --config=configs/biggan.py, or another config file.")
-    return configs.override(configs.load(CONFIG.value), overrides)
+    config = configs.load(CONFIG.value)
+    if "family" not in config:
+        raise configs.ConfigError(
+            f"{CONFIG.value} is of no family of GANs; its first lines say which command takes it."
+        )
+    return configs.override(config, overrides)
 
 
 def _own_config(overrides: dict[str, str]) -> ConfigDict:

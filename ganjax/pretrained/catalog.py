@@ -1,7 +1,10 @@
 """Every frozen network by its name, with official weights."""
 
 import functools
+import hashlib
 import json
+import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ganjax.interop.read import read_state
 from ganjax.interop.report import Report
+from ganjax.metrics.hosts import of_first
 from ganjax.pretrained import c3d, clip, clip_shapes, i3d, inception, vgg16, weights
 from ganjax.pretrained.blocks import shapes_of
 from ganjax.pretrained.network import FeatureNetwork, Kind
@@ -25,6 +29,7 @@ KINDS: dict[str, Kind] = {
     "inception-2015-12-05": inception.KIND,
     "clip-vit-b-32": clip.VIT_B_32,
     "clip-vit-l-14": clip.VIT_L_14,
+    clip_shapes.NAME: clip_shapes.KIND,
     "i3d-styleganv": i3d.STYLEGANV,
     "i3d-videogpt": i3d.VIDEOGPT,
     "i3d-hassony": i3d.HASSONY,
@@ -36,7 +41,7 @@ FORMAT = "ganjax-pretrained-1"
 
 
 def load(
-    name: str, path: str | Path | None = None, *, tokenizer: str | Path | Tokenizer | None = None
+    name: str, path: str | Path | None = None, *, tokenizer: str | Path | AnyTokenizer | None = None
 ) -> FeatureNetwork:
     """A network with its weights.
 
@@ -52,21 +57,71 @@ def load(
     if tokenizer is not None and not isinstance(kind.module, clip.Clip):
         raise ValueError(f"{name} reads no texts; leave tokenizer out")
     variables, report, hashes = read(name, path)
+    if name == clip_shapes.NAME:  # hosts that have trained it round differently
+        variables, hashes = of_first(variables), digest(of_first(variables))
     if report.unexpected:
         logging.warning("The weights of %s hold more than it has a place for:\n%s", name, report)
     variables = jax.tree.map(jnp.asarray, variables)
     if isinstance(kind.module, clip.Clip):
-        if tokenizer is None and path is not None and has_vocabulary(Path(path)):
+        if name == clip_shapes.NAME:
+            tokenizer = tokenizer or clip_shapes.tokenizer()
+        elif tokenizer is None and path is not None and has_vocabulary(Path(path)):
             tokenizer = path
-        if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        if isinstance(tokenizer, str | Path):
             tokenizer = Tokenizer(tokenizer, kind.module.text.context)
         return clip.ClipNetwork(name, kind, variables, hashes, tokenizer)
     network = vgg16.VggNetwork if isinstance(kind.module, vgg16.Vgg16) else FeatureNetwork
     return network(name, kind, variables, hashes)
 
 
+def find(name: str, path: str | Path | None = None) -> weights.Found:
+    """The files of a network: `weights.find`, but nobody publishes `clip-shapes`.
+
+    Unless it lies in `$GANJAX_WEIGHTS` it is trained when it is first wanted, and cached.
+
+    Raises:
+        ValueError: as `weights.find`.
+    """
+    if name != clip_shapes.NAME or path is not None or weights.in_folders(name):
+        return weights.find(name, path)
+    training = clip_shapes.Training()
+    file = weights.folders()[-1] / f"{name}-{training.digest()}.safetensors"
+    if not file.is_file() or not _is_intact(name, file):
+        variables = clip_shapes.train(training, show=jax.process_index() == 0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+        try:
+            write(temporary, name, variables, digest(variables))
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return weights.Found((file,), (weights.sha256_of(file),))
+
+
+def _is_intact(name: str, file: Path) -> bool:
+    """Whether a file holds what was written; if not, says so."""
+    try:
+        metadata = _converted(file)
+        if metadata and digest(_read_converted(name, file, metadata)[0]) == metadata["sha256"]:
+            return True
+        problem = "its content does not fit its checksum"
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        problem = str(error)
+    logging.warning("%s is made anew: %s", file, problem)
+    return False
+
+
+def digest(variables: Mapping[str, Any]) -> str:
+    """Of a network's weights."""
+    content = hashlib.sha256()
+    for key, leaf in sorted(_flat(variables).items()):
+        content.update(key.encode())
+        content.update(np.asarray(leaf).tobytes())
+    return content.hexdigest()
+
+
 def find_tokenizer(name: str) -> AnyTokenizer:
-    """The vocabulary of a CLIP that lies beside its weights, see `weights.folders`, or is built in.
+    """The vocabulary of a CLIP: beside its weights, see `weights.folders`, or built in.
 
     Raises:
         ValueError: an unknown name, a network that reads no texts, or no vocabulary there.
@@ -107,7 +162,7 @@ def read(name: str, path: str | Path | None = None) -> tuple[dict[str, Any], Rep
         ValueError: as `load`.
     """
     kind = kind_of(name)
-    found = weights.find(name, path)
+    found = find(name, path)
     converted = _converted(found.paths[0])
     if converted is not None:
         return (*_read_converted(name, found.paths[0], converted), converted["sha256"])

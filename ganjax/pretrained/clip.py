@@ -19,7 +19,7 @@ from ganjax.interop.entries import Entry, Path
 from ganjax.pretrained.blocks import HIGHEST, entry_paths, kernel_axes, moved
 from ganjax.pretrained.network import FeatureNetwork, Kind, Shapes, State
 from ganjax.pretrained.resize import resize, tf1
-from ganjax.pretrained.tokens import Tokenizer
+from ganjax.pretrained.tokens import AnyTokenizer
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -413,7 +413,7 @@ class ClipNetwork(FeatureNetwork):
         tokenizer: of the checkpoint; None: only tokens can be given.
     """
 
-    tokenizer: Tokenizer | None = None
+    tokenizer: AnyTokenizer | None = None
 
     def apply(
         self,

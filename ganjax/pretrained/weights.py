@@ -78,6 +78,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "clip-vit-b-32": ((File("ViT-B-32.pt", f"{_CLIP}/{_B32}/ViT-B-32.pt", _B32),),),
     "clip-vit-l-14": ((File("ViT-L-14.pt", f"{_CLIP}/{_L14}/ViT-L-14.pt", _L14),),),
+    "clip-shapes": (),  # `clip_shapes`: trained when it is first wanted
     "i3d-styleganv": (
         (
             File(
@@ -152,7 +153,7 @@ def find(network: str, path: str | Path | None = None) -> Found:
     if path is not None:
         files = _at(network, Path(path).expanduser())
     else:
-        files = _in_folders(network) or _download(network)
+        files = in_folders(network) or _download(network)
     return Found(files, tuple(_checked(network, file) for file in files))
 
 
@@ -210,7 +211,8 @@ def _at(network: str, path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
-def _in_folders(network: str) -> tuple[Path, ...]:
+def in_folders(network: str) -> tuple[Path, ...]:
+    """The files of a network in the first of `folders` that has them; none where none has."""
     for folder in folders():
         if files := _in_folder(network, folder):
             return files
