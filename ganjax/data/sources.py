@@ -282,11 +282,13 @@ def _how_to_prepare(options: Options) -> str:
     tool = "  python -m ganjax.data.prepare"
     if options.clip:
         return (
-            "Prepare it from a folder or a zip of videos, or of folders of frames:\n"
+            "If it is elsewhere, set config.data.path; else prepare it from a folder or a zip of "
+            "videos, or of folders of frames:\n"
             f"{tool} --videos --source=folder --path=VIDEOS {rest}"
         )
     return (
-        "Prepare it from a folder with a sub-folder for each class, a zip, or a TFDS data set:\n"
+        "If it is elsewhere, set config.data.path; else prepare it from a folder with a sub-folder "
+        "for each class, a zip, or a TFDS data set:\n"
         f"{tool} --source=folder --path=PICTURES {rest}\n"
         f"{tool} --source=zip --path=PICTURES.zip {rest}\n"
         f"{tool} --source=tfds --name=imagenet2012 {rest}"

@@ -108,7 +108,7 @@ def assemble(
     sheets["augment"] = (
         augmented(sheets["grid"], augment.pipe)
         if augment
-        else absent("augment", "augmentation: train with --config.augment.mode=ada, or fixed")
+        else absent("augment", "augmentation: train with --config.augment.mode=ada")
     )
     descend = functools.partial(_optimizer, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
     return Family(

@@ -52,7 +52,7 @@ class OffsetSampling:
 
     def sheets(self) -> dict[str, Callable[[Bind, Any, Request], Sheet]]:
         """Those of the sampling and ``offsets``."""
-        without = absent("offsets", "the module: train with --config.model.mtm='(\"low\",)'")
+        without = absent("offsets", "offsets: train with --config.model.mtm='(\"low\",)'")
         own = self._offsets if self.sampling.generator.conv_at else without
         return self.sampling.sheets() | {"offsets": own}
 
