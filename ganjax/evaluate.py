@@ -29,7 +29,8 @@ from ganjax.subjects import Finite, Nothing, Subject, captions, pictures, videos
 from ganjax.subjects.models import Pairs, Samples
 
 EVALUATIONS = "evaluations.jsonl"
-READS = tuple(name for name in configs.RESUMABLE if name.startswith("data."))
+# What may differ where a run is measured: where its data is, and how it is read.
+READS = ("data.source", "data.name", *(n for n in configs.RESUMABLE if n.startswith("data.")))
 
 
 def metric_names(source: str, family: Family | None = None) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def folders(tmp_path, monkeypatch):
 def test_a_run_is_measured_where_its_data_is_now(run, folders, monkeypatch):
     path, *_ = folders
     config = checkpoint.read_config(run).unlock()
-    config.data.update(source="folder", path=str(path / "gone"))
+    config.data.update(source="zip", path=str(path / "gone"))
     workdir = path / "run"
     shutil.copytree(run, workdir)
     (workdir / checkpoint.CONFIG).write_text(configs.to_json(config))
@@ -154,11 +154,11 @@ def test_a_run_is_measured_where_its_data_is_now(run, folders, monkeypatch):
     monkeypatch.setattr(bench.catalog, "load", lambda name: colours)
     with pytest.raises(FileNotFoundError, match="--config.data.path="):
         evaluate(workdir, ["fid50k_full"])
-    here = {"data.path": str(path / "real"), "data.threads": "0"}
+    here = {"data.source": "folder", "data.path": str(path / "real"), "data.threads": "0"}
     record = evaluate(workdir, ["fid50k_full"], overrides=here)
     assert record["real"] == {"fid50k_full": 30} and record["metrics"]["fid50k_full"] > 0
     assert checkpoint.read_config(workdir).data.path == config.data.path
-    with pytest.raises(ConfigError, match="train.batch changes a run.*may differ: data.path"):
+    with pytest.raises(ConfigError, match="train.batch changes a run.*may differ: data.source"):
         evaluate(workdir, overrides={"train.batch": "4"})
 
 

@@ -122,7 +122,10 @@ def test_data_that_does_not_fit_is_an_error_before_anything_is_made(pictures, tm
     for config, message in (
         (tiny("folder", path, classes=7), r"classes=7, but .* has 10 classes"),
         (tiny("folder", tmp_path / "nothing"), "nothing is not there.*Set config.data.path"),
-        (tiny("records", tmp_path / "nothing"), "nothing is not there.*set config.data.path; else prepare it from a folder"),
+        (
+            tiny("records", tmp_path / "nothing"),
+            "nothing is not there.*; else prepare it from a folder",
+        ),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             train(config, tmp_path / "run")
