@@ -129,7 +129,12 @@ def resampling_taps(taps: Any, up: int = 1, down: int = 1) -> Taps:
 
 
 def finish(
-    y: Array, bias: Array | None, activation: str, gain: float, clamp: float | None
+    y: Array,
+    bias: Array | None,
+    activation: str,
+    gain: float,
+    clamp: float | None,
+    dtype: Any = None,
 ) -> Array:
     """`bias_act`, of folded images too, whose gain and clamp are both scaled by `gain`."""
     return bias_act(
@@ -138,4 +143,5 @@ def finish(
         activation,
         gain=activation_of(activation).gain * gain,
         clamp=None if clamp is None else clamp * gain,
+        dtype=dtype,
     )

@@ -63,6 +63,7 @@ class SynthesisLayer(nn.Module):
         # Its parameters lie beside the noise's strength and the bias, not a level below.
         nn.share_scope(self, conv)
         x = conv(x, w)
+        dtype = x.dtype
         if self.use_noise:
             shape = (self.resolution, self.resolution)
             fixed = self.variable("noise", "noise_const", self._fixed_noise, shape)
@@ -71,9 +72,9 @@ class SynthesisLayer(nn.Module):
                 noise = fixed.value[:, :, None]
             if not isinstance(noise, str):
                 noise = noise.reshape(-1, *noise.shape[-3:])
-                x = self._noisy(x, noise, strength).astype(x.dtype)
+                x = self._noisy(x, noise, strength)
         bias = self.param("bias", zeros, (self.features,))
-        return finish(x, bias, self.activation, gain, self.clamp)
+        return finish(x, bias, self.activation, gain, self.clamp, dtype)
 
     def _noisy(self, x: Array, noise: Array, strength: Array) -> Array:
         """Each pixel's noise on all of its channels."""
