@@ -11,14 +11,28 @@ CPU_CONVOLUTION_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 CPU_CONVOLUTION_VALUE = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 TRIED_JAXLIB = ("0.10.2", "0.11.2")
 
+# Convolutions of fewer than 8 images a chip are not split into parts of images: copying those costs
+# more than what they save (docs/tpu.md). An unknown flag of libtpu ends the process, too.
+TPU_FLAGS = (
+    "--xla_tpu_run_space_to_batch=false",
+    "--xla_tpu_run_space_to_batch_on_new_platforms=false",
+)
+TRIED_LIBTPU = ("0.0.42.1",)
+
 
 def prepare() -> None:
-    """Fast convolutions on CPU, and quiet where the TPU compiler is installed without a TPU."""
+    """Fast convolutions, and quiet where the TPU compiler is installed without a TPU."""
     flags = os.environ.get("XLA_FLAGS", "")
     if CPU_CONVOLUTION_FLAG not in flags and importlib.metadata.version("jaxlib") in TRIED_JAXLIB:
         value = f"{CPU_CONVOLUTION_FLAG}={CPU_CONVOLUTION_VALUE}"
         os.environ["XLA_FLAGS"] = f"{flags} {value}".strip()
-    if importlib.util.find_spec("libtpu") and not has_tpu():
+    compiler = importlib.util.find_spec("libtpu")
+    if compiler and importlib.metadata.version("libtpu") in TRIED_LIBTPU:
+        given = os.environ.get("LIBTPU_INIT_ARGS", "").split()
+        names = {flag.split("=")[0] for flag in given}
+        ours = [flag for flag in TPU_FLAGS if flag.split("=")[0] not in names]
+        os.environ["LIBTPU_INIT_ARGS"] = " ".join((*given, *ours))
+    if compiler and not has_tpu():
         # libtpu would look for a TPU, find none and say so at length.
         os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu" if has_cuda() else "cpu")
         # Compiling for a TPU topology needs a name for the machine that we do not have.
