@@ -12,6 +12,7 @@ from ganjax.adversarial.state import path_of
 from ganjax.families.stylegan2.networks import Discriminator, Generator, example_inputs
 
 blocks = importlib.import_module("benchmarks.blocks")
+phase_cost = importlib.import_module("benchmarks.phase_cost")
 roofline = importlib.import_module("benchmarks.stylegan2_roofline")
 RNG = np.random.default_rng(0)
 
@@ -64,3 +65,20 @@ def test_a_layer_takes_the_longer_of_arithmetic_and_traffic():
     flops, traffic = layer.seconds(5)
     assert flops == 2 * 5 * layer.multiplications / 197e12
     assert traffic == (2 * 5 * layer.moved + 4 * layer.parameters) / 819e9
+
+
+def test_the_costliest_instructions_of_a_program_are_listed():
+    text = """
+%fused (p: f32[8]) -> f32[8] {
+  %inner = f32[8]{0} add(%p, %p), metadata={op_name="a"}, backend_config={"estimated_cycles":"99"}
+}
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %small = f32[8]{0} add(%p), metadata={op_name="b/add"}, backend_config={"estimated_cycles":"5"}
+  %none = f32[8]{0} copy(%p), backend_config={"estimated_cycles":"9223372036854775807"}
+  ROOT %big = (f32[8]{0}, f32[2]{0}) fusion(%small), backend_config={"estimated_cycles":"7"}
+}"""
+    assert phase_cost.costliest(text, 5) == [
+        (7, "big = (f32[8]", ""),
+        (5, "small = f32[8]", "b/add"),
+    ]
+    assert len(phase_cost.costliest(text, 1)) == 1
