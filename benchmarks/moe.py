@@ -1,7 +1,7 @@
 """What a sparse mixture of experts costs on a TPU that is not here, by its compiler.
 
     python benchmarks/moe.py                          # the executions, at two widths
-    python benchmarks/moe.py --experts=4,8,16,32,64   # ... for these numbers of experts
+    python benchmarks/moe.py --experts=4,16,64 --executions=Dropless    # how one of them grows
 
 Forward and backward of one layer (GEGLU, top-1, hidden layer of four times the width, bfloat16 on
 float32 parameters) on v5e chips, beside a dense layer of the same width. Estimated are cycles of
@@ -33,6 +33,7 @@ from ganjax.parallel.experts import Capacity, Dropless, ExpertParallel
 from ganjax.plan import read_hlo
 
 PEAK, BANDWIDTH, CLOCK = 197e12, 819e9, 1.5e9  # of a v5e chip: FLOP/s, bytes/s, Hz
+EXECUTIONS = ("Capacity", "Dropless", "ExpertParallel")
 WIDTHS = {256: 131072, 1024: 8192}  # tokens a chip at each width
 SAMPLES = 8
 SHAPE = re.compile(r"\b(pred|bf16|[a-z]\d+)\[([\d,]*)\]")
@@ -46,6 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--experts", default="16", help="numbers of experts, by commas")
     parser.add_argument("--widths", default="256,1024", help="of the tokens, by commas")
+    parser.add_argument("--executions", default=",".join(EXECUTIONS), help="some, by commas")
     parser.add_argument("--factor", type=float, default=1.25, help="of capacity")
     parser.add_argument("--devices", type=int, default=8, help="that share experts: 2, 4 or 8")
     given = parser.parse_args()
@@ -54,10 +56,14 @@ def main() -> None:
         dense = row(width, 1, None, 1, None)
         for experts in map(int, given.experts.split(",")):
             block = 512 if WIDTHS[width] / experts >= 4096 else 128
-            row(width, experts, Capacity(given.factor), 1, dense)
-            row(width, experts, Dropless(block), 1, dense)
-            if experts % given.devices == 0:
-                row(width, experts, ExpertParallel(given.factor), given.devices, dense)
+            made = {
+                "Capacity": (Capacity(given.factor), 1),
+                "Dropless": (Dropless(block), 1),
+                "ExpertParallel": (ExpertParallel(given.factor), given.devices),
+            }
+            for name in given.executions.split(","):
+                if name != "ExpertParallel" or experts % given.devices == 0:
+                    row(width, experts, *made[name], dense)
 
 
 def row(width: int, experts: int, execution, devices: int, dense: float | None) -> float:
@@ -119,7 +125,7 @@ def build(width: int, experts: int, execution, devices: int):
 
     def layer(weights, x, scale, expert):
         if execution is None:
-            return GEGLU.equalized(plain_dot, weights, x.reshape(-1, width)).reshape(x.shape)
+            return GEGLU.apply(plain_dot, weights, x.reshape(-1, width)).reshape(x.shape)
         return execution(GEGLU.equalized, weights, x, expert, scale)[0]
 
     def step(weights, x, scale, expert, cotangent):
@@ -134,7 +140,8 @@ def build(width: int, experts: int, execution, devices: int):
 
 
 def plain_dot(x, kernel, bias):
-    """Rows with one kernel."""
+    """Rows with one kernel, which is small enough to be scaled itself."""
+    kernel = kernel / math.sqrt(kernel.shape[0])
     y = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
     return (y + bias).astype(x.dtype)
 

@@ -74,12 +74,15 @@ class Network(NamedTuple):
     def equalized(self, dot: Dot, weights: Any, x: Array) -> Array:
         """`apply` with kernels that are divided by ``sqrt(fan in)``.
 
-        The rows are instead, which means the same: kernels are many, and a TPU's product of blocks
-        (`parallel.grouped`) takes them as they lie.
+        What comes out is instead, which means the same: kernels are many, a TPU's product of blocks
+        (`parallel.grouped`) takes them and rows as they lie, and what follows it is pointwise.
         """
-        return self.apply(
-            lambda x, kernel, bias: dot(x / math.sqrt(kernel.shape[-2]), kernel, bias), weights, x
-        )
+
+        def scaled(x: Array, kernel: Array, bias: Array) -> Array:
+            length = math.sqrt(kernel.shape[-2])
+            return dot(x, kernel, bias * length) * (1 / length)
+
+        return self.apply(scaled, weights, x)
 
 
 def geglu(dot: Dot, weights: Any, x: Array) -> Array:

@@ -269,9 +269,10 @@ class Dropless:
 
         def dot(x: Array, kernel: Array, bias: Array) -> Array:
             y = grouped_dot(x.reshape(blocks, block, -1), kernel, owner)
-            # A product, and so its gradient is.
-            own = jax.nn.one_hot(jnp.repeat(owner, block), experts, dtype=x.dtype)
-            return y.reshape(blocks * block, -1) + own @ bias.astype(x.dtype)
+            # A product of one row a block, and so its gradient is.
+            own = jax.nn.one_hot(owner, experts, dtype=bias.dtype)
+            y = y + jnp.matmul(own, bias, precision="highest")[:, None]
+            return y.astype(x.dtype).reshape(blocks * block, -1)
 
         y = through(functools.partial(ffn, dot, weights), places, x, scale)
         return y, jnp.zeros((), jnp.int32)
