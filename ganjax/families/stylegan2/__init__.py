@@ -89,8 +89,9 @@ def assemble(
     g_lazy: int = 0,
     path_every: int = 4,
     path_shrink: int = 2,
+    touch_all: bool = False,
 ) -> Family:
-    """A family that plays StyleGAN2's phases: this one, and StyleGAN3.
+    """A family that plays StyleGAN2's phases: this one, StyleGAN3 and StyleGAN-V.
 
     Args:
         config: its sections ``loss`` (``r1_every``), ``train``, ``optimizer`` and ``ema``.
@@ -98,7 +99,7 @@ def assemble(
         inputs: of the generator.
         sampling, probes: of the generator.
         g_lazy: the generator's Adam is corrected for a regulariser every so many steps; 0: not.
-        path_every, path_shrink: as of `phases`.
+        path_every, path_shrink, touch_all: as of `phases`.
     """
     generator, discriminator = losses.generator, losses.discriminator
     optimizer, train, augment = config.optimizer, config.train, losses.augment
@@ -121,6 +122,7 @@ def assemble(
             path_every=path_every,
             path_shrink=path_shrink,
             r1_every=config.loss.r1_every,
+            touch_all=touch_all,
         ),
         optimizers={
             "g": descend(optimizer.g_lr, lazy=g_lazy),

@@ -153,6 +153,8 @@ class SynthesisBlock(nn.Module):
         """Features and image.
 
         Args:
+            x: what the block before made; of the first one, what is joined to the constant at all
+                of its places, [n, 1, 1, d], if there is anything.
             ws: one for each convolution; one more for the image.
             noise: by "conv0" and "conv1", or a mode.
         """
@@ -171,8 +173,11 @@ class SynthesisBlock(nn.Module):
         if self.resolution == FIRST:
             const = self.param("const", Normal(), (FIRST, FIRST, self.features))
             dtype = self.dtype or const.dtype
-            x = jnp.broadcast_to(const.astype(dtype), (ws.shape[0], *const.shape))
-            return self._image(apply("conv1", x, 0), image, ws)
+            start = jnp.broadcast_to(const.astype(dtype), (ws.shape[0], *const.shape))
+            if x is not None:
+                x = jnp.broadcast_to(x.astype(dtype), (*start.shape[:3], x.shape[-1]))
+                start = jnp.concatenate([start, x], axis=-1)
+            return self._image(apply("conv1", start, 0), image, ws)
         assert x is not None, "only the first block starts from nothing"
         if self.residual:
             half = math.sqrt(0.5)
@@ -212,6 +217,7 @@ class DiscriminatorBlock(nn.Module):
         residual: a 1x1 convolution leads past the others.
         skip: the image goes on to the next block, at half its resolution.
         conv: makes the layers, called with `features`.
+        first: makes the first 3x3 one instead, which is called with what the block is given, too.
         clamp: limit of what convolutions return, but for the 1x1 one.
         pixels: of a row that lie side by side in the input, and half as many in the output
             (`layers/folding.py`); 1: neither is folded.
@@ -223,15 +229,23 @@ class DiscriminatorBlock(nn.Module):
     residual: bool
     skip: bool
     conv: Callable[..., nn.Module]
+    first: Callable[..., nn.Module] | None = None
     clamp: float | None = None
     taps: Any = (1, 3, 3, 1)
     pixels: int = 1
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w i"] | None, image: Float[Array, "n _ _ c"] | None
+        self,
+        x: Float[Array, "n h w i"] | None,
+        image: Float[Array, "n _ _ c"] | None,
+        *given: Array,
     ) -> tuple[Array, Array | None]:
-        """Features and image, both at half the resolution."""
+        """Features and image, both at half the resolution.
+
+        Args:
+            given: to the layer of `first` beside features.
+        """
         folded = {"pixels": self.pixels} if self.pixels > 1 else {}
         conv = functools.partial(self.conv, taps=self.taps, **folded)
         layer = functools.partial(conv, clamp=self.clamp)
@@ -252,7 +266,8 @@ class DiscriminatorBlock(nn.Module):
                 down=2,
                 name="skip",
             )(x, gain)
-        x = layer(features=self.hidden, name="conv0")(x)
+        first = functools.partial(self.first, taps=self.taps, **folded) if self.first else conv
+        x = first(features=self.hidden, clamp=self.clamp, name="conv0")(x, *given)
         x = layer(features=self.features, down=2, name="conv1")(x, gain)
         return x + past, image
 

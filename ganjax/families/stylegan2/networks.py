@@ -7,7 +7,7 @@ all, `conv_at` for those of some resolutions.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -207,12 +207,19 @@ class Synthesis(nn.Module):
         self.blocks = blocks
 
     def __call__(
-        self, ws: Float[Array, "n num_ws d"], noise: Noise = "const"
+        self,
+        ws: Float[Array, "n num_ws d"],
+        noise: Noise = "const",
+        joined: Float[Array, "n e"] | None = None,
     ) -> Float[Array, "n h w c"]:
-        """Images, float32; about [-1, 1], not clipped."""
+        """Images, float32; about [-1, 1], not clipped.
+
+        Args:
+            joined: further channels of the learned constant, the same at all of its places.
+        """
         if isinstance(noise, str) and noise not in NOISE_MODES:
             raise ValueError(f"noise={noise!r}; give arrays by name, or one of {NOISE_MODES}")
-        x: Array | None = None
+        x = None if joined is None else joined[:, None, None]
         image: Array | None = None
         first, pixels = 0, 1
         for block in self.blocks:
@@ -403,29 +410,27 @@ class Discriminator(nn.Module):
         pixels = dict(zip(sizes, side_by_side([self._channels(size) for size in sizes], lanes)))
         blocks = []
         for size in reversed(sizes[1:]):
-            dtype = dtype_at(size, self.resolution, self.dtype, self.narrow)
             block = DiscriminatorBlock(
-                self._channels(size // 2),
-                self._channels(size),
+                hidden=self._channels(size),
                 from_rgb=skip or size == self.resolution,
                 residual=self.architecture == "resnet",
                 skip=skip,
-                conv=functools.partial(self.conv, activation=self.activation, dtype=dtype),
                 clamp=self.clamp,
                 taps=self.taps,
                 pixels=pixels[size],
                 name=f"b{size}",
+                **self._own(size),
             )
             blocks.append(block)
         self.blocks = blocks
         width = self._channels(FIRST) if self.cmap_dim is None else self.cmap_dim
-        if self.classes:
+        if self.conditions:
             self.mapping = self.mapping_network(
-                latent_dim=0, classes=self.classes, w_dim=width, w_avg_beta=None
+                latent_dim=0, classes=self.conditions, w_dim=width, w_avg_beta=None
             )
         self.epilogue = DiscriminatorEpilogue(
             self._channels(FIRST),
-            width if self.classes else 1,
+            width if self.conditions else 1,
             skip,
             self.epilogue_activation,
             self.group_size,
@@ -434,8 +439,19 @@ class Discriminator(nn.Module):
             name="b4",
         )
 
+    @property
+    def conditions(self) -> int:
+        """Entries of what is projected on; 0: nothing is."""
+        return self.classes
+
     def _channels(self, size: int) -> int:
         return channels_at(size, self.channel_base, self.channel_max)
+
+    def _own(self, size: int) -> dict[str, Any]:
+        """Fields of the block of a resolution."""
+        dtype = dtype_at(size, self.resolution, self.dtype, self.narrow)
+        conv = functools.partial(self.conv, activation=self.activation, dtype=dtype)
+        return {"features": self._channels(size // 2), "conv": conv}
 
     def __call__(self, images: Float[Array, "n h w c"], labels: Labels = None) -> Float[Array, "n"]:
         """Logits: the higher, the more real.
@@ -444,23 +460,38 @@ class Discriminator(nn.Module):
             images: in [-1, 1].
             labels: classes, or weights of classes.
         """
+        self._check(images.shape[1:])
+        return self._verdict(*self._through(self.blocks, None, images), labels)
+
+    def _check(self, size: tuple[int, ...]) -> None:
         wanted = (self.resolution, self.resolution, self.image_channels)
-        if images.shape[1:] != wanted:
+        if size != wanted:
             raise ValueError(
-                f"images are {images.shape[1:]}, the discriminator wants {wanted}; set"
-                " config.data.resolution and config.data.channels to the data's"
+                f"images are {size}, the discriminator wants {wanted}; set config.data.resolution"
+                " and config.data.channels to the data's"
             )
-        features: Array | None = None
-        image: Array | None = images
+
+    def _through(
+        self,
+        blocks: Sequence[DiscriminatorBlock],
+        x: Array | None,
+        image: Array | None,
+        *given: Array,
+    ) -> tuple[Array, Array | None]:
+        """Features and image after some blocks, which are given the rest."""
         pixels = 1
-        for block in self.blocks:
-            if features is not None and pixels == 1:
-                features = fold(features, block.pixels)
+        for block in blocks:
+            if x is not None and pixels == 1:
+                x = fold(x, block.pixels)
             pixels = block.pixels
-            features, image = block(features, image)
-        assert features is not None, "the first block sees the image"
-        x = self.epilogue(features, image)
-        if not self.classes:
+            x, image = block(x, image, *given)
+        assert x is not None, "the first block sees the image"
+        return unfold(x, max(pixels // 2, 1)), image
+
+    def _verdict(self, x: Array, image: Array | None, labels: Labels) -> Float[Array, "n"]:
+        """Logits from the features at 4x4."""
+        x = self.epilogue(x, image)
+        if not self.conditions:
             return x[:, 0]
         projection = self.mapping(None, labels)
         return jnp.sum(x * projection, axis=-1) / math.sqrt(projection.shape[-1])

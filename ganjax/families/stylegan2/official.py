@@ -183,10 +183,11 @@ def entries_of(
     shapes = jax.eval_shape(
         lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
     )
-    return tuple(_entry(path, leaf.shape) for path, leaf in flatten_dict(dict(shapes)).items())
+    return tuple(entry_of(path, leaf.shape) for path, leaf in flatten_dict(dict(shapes)).items())
 
 
-def _entry(path: Path, shape: tuple[int, ...]) -> Entry:
+def entry_of(path: Path, shape: tuple[int, ...]) -> Entry:
+    """Where an official state dict keeps a variable of ours, by the rules above."""
     middle, leaf = path[1:-1], path[-1]
     prefix = "".join(f"{name}." for name in middle)
     if leaf == "const":

@@ -137,9 +137,17 @@ class Losses:
         images, more = self.images({**variables, **side}, ws, draws, phase)
         return images, more or side
 
+    def reals(self, game: Game) -> Float[Array, "n *thw c"]:
+        """The real samples of a microbatch, in [-1, 1]."""
+        return to_float(game.batch["image"])
+
+    def told(self, samples: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What D is told of fakes (their draws) or reals (their batch) beside what it sees."""
+        return (samples.get("label") if self.discriminator.classes else None,)
+
     def seen(
-        self, images: Float[Array, "n h w c"], game: Game, view: str
-    ) -> Float[Array, "n h w c"]:
+        self, images: Float[Array, "n *thw c"], game: Game, view: str
+    ) -> Float[Array, "n *thw c"]:
         """Images as D sees them: blurred, and augmented by the draws of a view."""
         if self.blur is not None:
             images = self.blur(images, game.items)
@@ -148,19 +156,19 @@ class Losses:
         return images
 
     def judge(
-        self, variables: Any, images: Float[Array, "n h w c"], labels: Any
+        self, variables: Any, images: Float[Array, "n *thw c"], told: tuple[Any, ...]
     ) -> Float[Array, "n"]:
         """Logits of images as D sees them."""
-        logits: Any = self.discriminator.apply(variables, images, labels)
+        logits: Any = self.discriminator.apply(variables, images, *told)
         return logits
 
     def judge_both(
         self,
         variables: Any,
-        fakes: Float[Array, "n h w c"],
-        fake_labels: Any,
-        reals: Float[Array, "n h w c"],
-        real_labels: Any,
+        fakes: Float[Array, "n *thw c"],
+        fakes_told: tuple[Any, ...],
+        reals: Float[Array, "n *thw c"],
+        reals_told: tuple[Any, ...],
     ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
         """Logits of fakes and of reals, neither of which sees the others' minibatch deviation.
 
@@ -169,14 +177,14 @@ class Losses:
         """
         size = self.discriminator.group_size
         if size is None or len(fakes) % size:
-            fake = self.judge(variables, fakes, fake_labels)
-            return fake, self.judge(variables, reals, real_labels)
+            fake = self.judge(variables, fakes, fakes_told)
+            return fake, self.judge(variables, reals, reals_told)
 
         def interleave(a: Array, b: Array) -> Array:
             return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
 
-        labels = None if fake_labels is None else interleave(fake_labels, real_labels)
-        logits = self.judge(variables, interleave(fakes, reals), labels).reshape(-1, 2)
+        told = jax.tree.map(interleave, fakes_told, reals_told)
+        logits = self.judge(variables, interleave(fakes, reals), told).reshape(-1, 2)
         return logits[:, 0], logits[:, 1]
 
     def path_gradient(self, variables: Any, ws: Array, draws: Drawn) -> Float[Array, "n layers d"]:
@@ -190,12 +198,12 @@ class Losses:
         return jax.grad(projection)(ws)
 
     def r1_gradient(
-        self, variables: Any, images: Float[Array, "n h w c"], labels: Any, game: Game
-    ) -> tuple[Float[Array, "n h w c"], Float[Array, "n"]]:
+        self, variables: Any, images: Float[Array, "n *thw c"], told: tuple[Any, ...], game: Game
+    ) -> tuple[Float[Array, "n *thw c"], Float[Array, "n"]]:
         """Of the logits, by the image as it was (Mescheder et al., 2018); and the logits."""
 
         def total(images: Array) -> tuple[Array, Array]:
-            logits = self.judge(variables, self.seen(images, game, "real_view"), labels)
+            logits = self.judge(variables, self.seen(images, game, "real_view"), told)
             return jnp.sum(logits), logits
 
         return jax.grad(total, has_aux=True)(images)
@@ -205,7 +213,7 @@ class Losses:
         variables = {**game.players["g"], "params": params}
         images, side = self.fakes(variables, game.draws, "g/main")
         images = self.seen(images, game, "fake_view")
-        logits = self.judge(game.players["d"], images, game.draws.get("label"))
+        logits = self.judge(game.players["d"], images, self.told(game.draws))
         metrics = {"logit_fake": jnp.mean(logits)}
         return logistic_g(logits), Outcome(kept("g", side), metrics)
 
@@ -230,9 +238,9 @@ class Losses:
         fake, real = self.judge_both(
             variables,
             self.seen(fakes, game, "fake_view"),
-            game.draws.get("label"),
-            self.seen(to_float(game.batch["image"]), game, "real_view"),
-            self._labels(game),
+            self.told(game.draws),
+            self.seen(self.reals(game), game, "real_view"),
+            self.told(game.batch),
         )
         real_loss, fake_loss = logistic_d(real, fake)
         metrics = {
@@ -249,16 +257,24 @@ class Losses:
         return real_loss + fake_loss, Outcome(kept("g", side), metrics, extras)
 
     def d_r1(self, params: Any, game: Game) -> tuple[Array, Outcome]:
-        """Gradient penalty on reals."""
+        """Gradient penalty on reals; of clips the mean over frames."""
         variables = {**game.players["d"], "params": params}
-        images = to_float(game.batch["image"])
-        gradient, logits = self.r1_gradient(variables, images, self._labels(game), game)
-        penalty = jnp.mean(jnp.sum(jnp.square(gradient), axis=(1, 2, 3)))
+        told = self.told(game.batch)
+        gradient, logits = self.r1_gradient(variables, self.reals(game), told, game)
+        penalty = jnp.mean(jnp.sum(jnp.square(gradient), axis=(-3, -2, -1)))
         extras = {} if self.augment is None else self.augment.observe(game.extras, logits)
         return self.r1_gamma / 2 * penalty, Outcome(metrics={"penalty": penalty}, extras=extras)
 
-    def _labels(self, game: Game) -> Any:
-        return game.batch["label"] if self.discriminator.classes else None
+    def views(self, *names: str) -> "Views":
+        """Draws of the augmentation of what D sees."""
+        generator = self.generator
+        size = (generator.resolution, generator.resolution, generator.image_channels)
+        return Views(self.augment, size, names)
+
+    def draws(self, *views: str, **fields: Any) -> "Draws":
+        """Draws of fakes, and of views of what D sees."""
+        own = self.views(*views) if views else None
+        return Draws(self.generator, bool(self.mixing), views=own, **fields)
 
 
 def kept(player: str, side: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,6 +319,7 @@ class Draws:
         pixels: a direction in the space of images, too, for path lengths.
         shrink: fakes are the microbatch's size divided by this.
         views: of the augmentation of what D sees.
+        batch: the stream whose samples tell something of fakes; None: none does.
     """
 
     generator: StyleGenerator
@@ -310,6 +327,10 @@ class Draws:
     pixels: bool = False
     shrink: int = 1
     views: Views | None = None
+
+    @property
+    def batch(self) -> str | None:
+        return "real" if self.generator.classes else None
 
     def __call__(self, key: Array, game: Game) -> dict[str, Any]:
         generator, n = self.generator, game.size // self.shrink
@@ -371,29 +392,23 @@ def phases(
             " config.loss.path_shrink. Set config.train.batch to"
             f" {batch - batch % parts or parts} or another multiple."
         )
-    mixing = bool(losses.mixing)
-    conditional = "real" if losses.generator.classes else None  # labels of fakes are the data's
     shared: dict[str, Any] = dict(
         size=batch // microbatches, microbatches=microbatches, reduce="sum"
     )
 
-    generator = losses.generator
-    size = (generator.resolution, generator.resolution, generator.image_channels)
+    g_draws, d_draws = losses.draws("fake_view"), losses.draws("fake_view", "real_view")
     observed = () if losses.augment is None else losses.augment.writes
 
     def writes(name: str) -> tuple[str, ...]:
         return ("g/averages",) if name in losses.averages_in else ()
-
-    def views(*names: str) -> Views:
-        return Views(losses.augment, size, names)
 
     played = [
         Phase(
             "g/main",
             player="g",
             loss=losses.g_main,
-            draw=Draws(generator, mixing, views=views("fake_view")),
-            batch=conditional,
+            draw=g_draws,
+            batch=g_draws.batch,
             writes=writes("g/main"),
             **shared,
         )
@@ -404,8 +419,8 @@ def phases(
                 "g/path",
                 player="g",
                 loss=losses.g_path,
-                draw=Draws(generator, mixing, pixels=True, shrink=path_shrink),
-                batch=conditional,
+                draw=losses.draws(pixels=True, shrink=path_shrink),
+                batch=g_draws.batch,
                 every=path_every,
                 touches=".*" if touch_all else PATH_TOUCHES,
                 writes=("extras/path_mean", *writes("g/path")),
@@ -417,7 +432,7 @@ def phases(
             "d/main",
             player="d",
             loss=losses.d_main,
-            draw=Draws(generator, mixing, views=views("fake_view", "real_view")),
+            draw=d_draws,
             batch="real",
             writes=(*writes("d/main"), *observed),
             **shared,
@@ -429,7 +444,7 @@ def phases(
                 "d/r1",
                 player="d",
                 loss=losses.d_r1,
-                draw=views("real_view"),
+                draw=losses.views("real_view"),
                 batch="real",
                 every=r1_every,
                 touches=".*" if touch_all else R1_TOUCHES,

@@ -140,7 +140,9 @@ def is_old(case: Case) -> bool:
     return "stylegan2-ada" in case.meta.get("reference", "")
 
 
-def load(state: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, Any]:
+def load(
+    state: Mapping[str, np.ndarray], module: nn.Module, official: Any = official
+) -> dict[str, Any]:
     """Our variables from an official state dict, which must fit exactly."""
     variables, report = official.from_official(state, module)
     if not report.complete:

@@ -56,8 +56,8 @@ NAMES = {"Gmain": "g/main", "Greg": "g/path", "Dmain": "d/main", "Dreg": "d/r1"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Taped(Losses):
-    """Losses that put what their parts return on a tape whenever compiled code runs them."""
+class Taping:
+    """Before `Losses`: what their parts return goes on a tape whenever compiled code runs them."""
 
     record: Callable[[str, Any], None] = lambda name, value: None
 
@@ -73,18 +73,29 @@ class Taped(Losses):
         images, side = super().images(variables, ws, draws, phase)
         return self._kept("images", images), side
 
-    def judge(self, variables, images, labels):
-        return self._kept("logits", super().judge(variables, images, labels))
+    def judge(self, variables, images, told):
+        return self._kept("logits", super().judge(variables, images, told))
 
     def path_gradient(self, variables, ws, draws):
         return self._kept("path", super().path_gradient(variables, ws, draws))
 
-    def r1_gradient(self, variables, images, labels, game):
-        gradient, logits = super().r1_gradient(variables, images, labels, game)
+    def r1_gradient(self, variables, images, told, game):
+        gradient, logits = super().r1_gradient(variables, images, told, game)
         return self._kept("r1", gradient), logits
 
 
-def build_losses(generator: Any, discriminator: Any, options: Mapping[str, Any], old: bool):
+@dataclasses.dataclass(frozen=True)
+class Taped(Taping, Losses):
+    """StyleGAN2's."""
+
+
+def build_losses(
+    generator: Any,
+    discriminator: Any,
+    options: Mapping[str, Any],
+    old: bool,
+    make: Callable[..., Any] = Taped,
+):
     """Losses for the reference's constructor arguments, and the tape that they fill."""
     only(
         options,
@@ -96,7 +107,7 @@ def build_losses(generator: Any, discriminator: Any, options: Mapping[str, Any],
     blur = None
     if options.get("blur_init_sigma", 0) and options.get("blur_fade_kimg", 0):
         blur = Blur(float(options["blur_init_sigma"]), float(options["blur_fade_kimg"] * 1000))
-    losses = Taped(
+    losses = make(
         generator,
         discriminator,
         r1_gamma=float(options.get("r1_gamma", 10)),
@@ -297,47 +308,11 @@ def loss_extras(case: Case, losses: Losses, players: Any, batch: Any) -> Found:
         ws = sharp.generator.apply(players["g"], draws["z"], draws["label"], method="styles")
         images, _ = Losses.images(sharp, players["g"], ws, draws)
         game = Game(players, {}, batch, {}, None, {}, 0, 0, len(batch["image"]))
-        gradient, _ = sharp.r1_gradient(players["d"], batch["image"], batch.get("label"), game)
+        gradient, _ = sharp.r1_gradient(players["d"], batch["image"], sharp.told(batch), game)
         return images, gradient
 
     images, gradient = compute(players, batch, draws)
     return {"out/gen_img": to_nchw(images), "out/r1_grad_img": to_nchw(gradient)}
-
-
-# Rules
-
-
-def lazy_adam_and_average(case: Case) -> Found:
-    """Adam shared by main and lazy phases; the average's decay."""
-    found: Found = {}
-    for index, options in enumerate(case.call["settings"]):
-        only(options, "lr betas eps reg_interval")
-        every = options["reg_interval"] or 0
-        ratio = every / (every + 1) if every else 1.0
-        b1, b2 = map(float, options["betas"])
-        found[f"out/{index}_lr_beta1_beta2"] = np.array(
-            [options["lr"] * ratio, b1**ratio, b2**ratio]
-        )
-        rule = optax.chain(
-            finite_gradients(), adam(options["lr"], b1, b2, options["eps"], lazy=every)
-        )
-        params = jnp.asarray(case[f"in/{index}_p0"])
-        state = rule.init(params)
-        step = 0
-        while f"in/{index}_grad_main{step}" in case:
-            gradients = [case[f"in/{index}_grad_main{step}"]]
-            if every and step % every == 0:
-                gradients.append(every * case[f"in/{index}_grad_reg{step}"])
-            for gradient in gradients:
-                updates, state = rule.update(jnp.asarray(gradient), state, params)
-                params = optax.apply_updates(params, updates)
-            found[f"out/{index}_p_after_batch{step}"] = params
-            step += 1
-    betas = [
-        half_life_decay(batch, kimg * 1000, ramp_up)(jnp.asarray(0), jnp.asarray(images))
-        for batch, kimg, ramp_up, images in case.call["ema"]
-    ]
-    return found | {"out/ema_beta": np.array(betas)}
 
 
 # Trajectories
@@ -346,22 +321,21 @@ def lazy_adam_and_average(case: Case) -> Found:
 class Run:
     """A training run of ours under the reference's draws and data, recorded."""
 
+    official: Any = official
+    frames = 1  # that count as images where the average begins
+
     def __init__(self, case: Case):
         meta, options = case.meta, case.meta["kwargs"]
-        self.case, self.old = case, "stylegan2-ada" in meta["reference"]
+        self.case, self.old = case, "NVlabs/stylegan3" not in meta["reference"]
         if not options["G_reg_interval"] or not options["D_reg_interval"]:
             raise ValueError("reg_interval=None: main and regularising phases in one")
         size = {
             "img_resolution": meta["resolution"],
             "c_dim": meta["c_dim"],
-            "img_channels": case["data/real1"].shape[1],
+            "img_channels": case["data/real1"].shape[-3],
         }
-        generator = build_generator({**options["G_kwargs"], **size}, self.old)
-        discriminator = build_discriminator({**options["D_kwargs"], **size}, self.old)
-        self.modules = {"g": generator, "d": discriminator}
-        self.losses, self.shrink, self.tape = build_losses(
-            generator, discriminator, options["loss_kwargs"], self.old
-        )
+        self.modules = self._networks(options, size)
+        self.losses, self.shrink, self.tape = self._losses(options["loss_kwargs"])
         self.batch, self.rounds = (
             options["batch_size"],
             options["batch_size"] // options["batch_gpu"],
@@ -383,7 +357,7 @@ class Run:
             )
         )
         self.optimizers = {letter: self._optimizer(letter, options) for letter in "gd"}
-        ramp_up = options["ema_rampup"]
+        ramp_up = options["ema_rampup"] and options["ema_rampup"] * self.frames
         self.decay = half_life_decay(self.batch, options["ema_kimg"] * 1000, ramp_up)
         rule = Ema(self.decay)
         self.step = make_step(
@@ -394,14 +368,24 @@ class Run:
             adjust=self.augment.adjust if self.augment else keep_extras,
         )
         variables = {
-            letter: load(case.group(f"init/{letter.upper()}/"), module)
+            letter: load(case.group(f"init/{letter.upper()}/"), module, self.official)
             for letter, module in self.modules.items()
         }
         extras = {"path_mean": jnp.asarray(case["init/pl_mean"])}
         extras |= self.augment.extras() if self.augment else {}
         self.state = init_state(variables, self.phases, self.optimizers, rule, extras)
-        self.state = self.state.replace(ema=load(case.group("init/G_ema/"), generator))
+        average = load(case.group("init/G_ema/"), self.modules["g"], self.official)
+        self.state = self.state.replace(ema=average)
         self.path = Path(float(case["init/pl_mean"]), self.losses.path_decay)
+
+    def _networks(self, options: Mapping[str, Any], size: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "g": build_generator({**options["G_kwargs"], **size}, self.old),
+            "d": build_discriminator({**options["D_kwargs"], **size}, self.old),
+        }
+
+    def _losses(self, options: Mapping[str, Any]) -> tuple[Any, int, Tape]:
+        return build_losses(*self.modules.values(), options, self.old)
 
     def _noted(self, name: str, function: Any) -> Any:
         """A phase's loss, compiled once for all passes, which tells that it is played."""
@@ -440,12 +424,11 @@ class Run:
 
     def iterate(self, iteration: int) -> Found:
         """An iteration, numbered from 1: what passes returned, gradients, the state after it."""
-        case, label = self.case, f"data/label{iteration}"
         shape = (1, self.rounds, self.batch // self.rounds)
-        images = case.stored[f"data/real{iteration}"].transpose(0, 2, 3, 1)
-        batch = {"image": jnp.asarray(images.reshape(*shape, *images.shape[1:]))}
-        if case.meta["c_dim"]:
-            batch["label"] = jnp.asarray(case[label].reshape(*shape, -1))
+        batch = {
+            name: jnp.asarray(array.reshape(*shape, *array.shape[1:]))
+            for name, array in self._batch(iteration).items()
+        }
         names = due(self.phases, iteration - 1)
         decay = self.decay(self.state.step + 1, self.state.items)
         del self.tape[:], self.fed[:]
@@ -461,12 +444,12 @@ class Run:
         found: Found = {}
         for key in (key for key, name in NAMES.items() if name in names):
             for part in range(self.rounds):
-                told = dict(reported(NAMES[key], self.tape, self.losses, self.path))
+                told = self._reported(NAMES[key])
                 found |= prefixed(f"out/it{iteration}_{key}_r{part}_", told)
             for name, updates in self.fed:
                 if name == NAMES[key]:
                     module = self.modules[name[0]]
-                    gradients = official.to_official({"params": updates}, module)
+                    gradients = self.official.to_official({"params": updates}, module)
                     found |= prefixed(f"grad/it{iteration}_{key}/", gradients)
         if self.tape:
             raise ValueError(f"{len(self.tape)} more recorded values than expected")
@@ -476,6 +459,18 @@ class Run:
             found[f"step{iteration}/ada_p"] = self.augment.probability(self.state.extras)
         return found | prefixed(f"step{iteration}/", self._states())
 
+    def _batch(self, iteration: int) -> Found:
+        """Reals as the stream yields them."""
+        images = self.case.stored[f"data/real{iteration}"]
+        batch: Found = {"image": np.moveaxis(images, -3, -1)}
+        if self.case.meta["c_dim"]:
+            batch["label"] = self.case[f"data/label{iteration}"]
+        return batch
+
+    def _reported(self, name: str) -> Found:
+        """What a microbatch of a phase tells."""
+        return dict(reported(name, self.tape, self.losses, self.path))
+
     def _draws(self, prefix: str, name: str) -> Found:
         """Recorded draws of a phase, with leading [1, rounds]."""
         count = self.batch // self.rounds
@@ -484,7 +479,7 @@ class Run:
         for part in range(self.rounds):
             own = f"{prefix}_r{part}_"
             views: Found = {
-                f"{kind}_view": draws_of(found)
+                f"{kind}_view": draws_of(found, self.frames)
                 for kind in ("fake", "real")
                 if (found := self.case.group(f"{own}aug_{kind}_"))
             }
@@ -493,6 +488,7 @@ class Run:
                 continue
             rows = slice(part * count, part * count + taken)
             draws: Found = {"z": self.case[f"{prefix}_z"][rows], **views}
+            draws |= self._more(prefix, own, rows)
             if self.case.meta["c_dim"]:
                 draws["label"] = self.case[f"{prefix}_c"][rows]
             draws["noise"] = {
@@ -507,6 +503,10 @@ class Run:
             rounds.append(draws)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *rounds)
 
+    def _more(self, prefix: str, own: str, rows: slice) -> Found:
+        """Draws of fakes beside StyleGAN2's."""
+        return {}
+
     def _states(self) -> Found:
         """`G/`, `D/`, `G_ema/` as official state dicts, `optG/` and `optD/` as Adam's."""
         players = self.state.players
@@ -514,15 +514,15 @@ class Run:
         trees = {"G": players["g"].variables, "D": players["d"].variables, "G_ema": self.state.ema}
         for name, tree in trees.items():
             module = self.modules[name[0].lower()]
-            state = official.to_official(tree, module) | official.constants(module)
+            state = self.official.to_official(tree, module) | self.official.constants(module)
             found |= prefixed(f"{name}/", state)
         for letter in "gd":
-            moments = adam_moments(players[letter], self.modules[letter])
+            moments = adam_moments(players[letter], self.modules[letter], self.official)
             found |= prefixed(f"opt{letter.upper()}/", moments)
         return found
 
 
-def adam_moments(player: Player, module: Any) -> Found:
+def adam_moments(player: Player, module: Any, official: Any = official) -> Found:
     """`<parameter>/step`, `/exp_avg`, `/exp_avg_sq`, over all groups of parameters."""
     found: Found = {}
     leaves = jax.tree.leaves(
@@ -535,21 +535,23 @@ def adam_moments(player: Player, module: Any) -> Found:
             found |= {f"{name}/step": state.count for name in arrays}
     return found
 
+    def sample(self, labels: Any, **truncation: Any) -> Any:
+        """Images of the average at the end."""
+        z = jnp.asarray(self.case["final/z"])
+        return self.modules["g"].apply(self.state.ema, z, labels, **truncation)
 
-def trajectory(case: Case) -> Found:
+
+def trajectory(case: Case, make: type[Run] = Run) -> Found:
     """A whole run: every pass, gradients, states after each iteration, samples at the end."""
-    run = Run(case)
+    run = make(case)
     found: Found = {}
     for iteration in range(1, case.meta["n_iterations"] + 1):
         found |= run.iterate(iteration)
-    generator = run.modules["g"]
     labels = jnp.asarray(case["final/c"]) if case.meta["c_dim"] else None
     for key in case.stored:
         match = re.fullmatch(r"final/G_ema_img_psi([\d.]+?)(?:_cutoff(\d+))?", key)
         if match:
-            images = generator.apply(
-                run.state.ema,
-                jnp.asarray(case["final/z"]),
+            images = run.sample(
                 labels,
                 truncation=float(match[1]),
                 cutoff=int(match[2]) if match[2] else None,
@@ -560,7 +562,6 @@ def trajectory(case: Case) -> Found:
 
 ADAPTERS = (
     Adapter("stylegan2", r"^loss", r"training/loss\.py:StyleGAN2Loss$", loss),
-    Adapter("stylegan2", r"^rule_lazy", r"training_loop\.py$", lazy_adam_and_average),
     Adapter(
         "trajectory",
         r"^stylegan2",

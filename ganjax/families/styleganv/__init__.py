@@ -1,0 +1,155 @@
+"""StyleGAN-V (Skorokhodov et al., 2022): StyleGAN2 of videos at any times; its phases are those."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from flax.core import FrozenDict
+
+from ganjax.adversarial.ada import from_config
+from ganjax.data.clips import Clip, Dense, read_clip
+from ganjax.families import stylegan2
+from ganjax.families.stylegan2.networks import MappingNetwork
+from ganjax.families.stylegan2.rules import RULES
+from ganjax.families.styleganv import motion as motions
+from ganjax.families.styleganv import networks as nets
+from ganjax.families.styleganv.phases import Losses
+from ganjax.families.styleganv.sampling import Sampling
+from ganjax.family import Family, Inputs
+
+__all__ = ["RULES", "build", "modules"]
+
+TRAJECTORIES = ("conv", "lstm")
+ENCODINGS = ("waves", "mapped")
+SPACINGS = FrozenDict(octaves=motions.octaves, linear=motions.linear)
+JOINS = FrozenDict(constant=nets.to_constant, styles=nets.to_styles, added=nets.added)
+DISCRIMINATORS = ("released", "paper")
+CONDITIONS = FrozenDict(told=nets.told, blank=nets.blank)
+
+
+def build(config: Any) -> Family:
+    """The family for a config of ``configs/styleganv.py``.
+
+    Raises:
+        ValueError: an image size, name, sampling of times or batch that it does not have.
+    """
+    clip = _clip(config)
+    generator, discriminator = modules(config)
+    losses = Losses(
+        generator,
+        discriminator,
+        r1_gamma=config.loss.r1_gamma,
+        augment=from_config(config.augment, config.train.batch),
+        times=dataclasses.replace(clip.times, fractional=True),
+        longest=clip.max_frames,
+    )
+    sampling = Sampling(
+        generator,
+        config.sample.truncation,
+        frames=clip.times.frames,
+        longest=clip.max_frames,
+        stride=config.sample.stride,
+    )
+    family = stylegan2.assemble(
+        config,
+        losses,
+        Inputs(*nets.example_inputs(generator)),
+        sampling,
+        {},
+        # As in the released code, though nothing regularises G.
+        g_lazy=config.loss.g_lazy,
+        touch_all=True,
+    )
+    frames, item = clip.times.frames, dict(family.item)
+    image = item.pop("image")
+    item["clip"] = jax.ShapeDtypeStruct((frames, *image.shape), image.dtype)
+    item["times"] = jax.ShapeDtypeStruct((frames,), np.float32)
+    item["length"] = jax.ShapeDtypeStruct((), np.int32)
+    inputs = {**family.inputs, "d": Inputs(*nets.example_inputs(discriminator))}
+    return dataclasses.replace(family, inputs=inputs, item=item)
+
+
+def modules(config: Any) -> tuple[nets.Generator, nets.Discriminator]:
+    """Generator and discriminator modules for a config.
+
+    Raises:
+        ValueError: as of `build`.
+    """
+    model, clip = config.model, _clip(config)
+    generator, discriminator = stylegan2.networks(config)
+    trajectory: Any = motions.Recurrence
+    if _known("trajectory", model.trajectory, TRAJECTORIES) == "conv":
+        trajectory = functools.partial(motions.Convolutions, taps=model.motion_taps)
+    encoding: Any = functools.partial(
+        motions.Mapped, size=model.motion_dim, classes=generator.classes
+    )
+    if _known("encoding", model.encoding, ENCODINGS) == "waves":
+        encoding = functools.partial(
+            motions.Waves,
+            model.waves,
+            model.shortest_period,
+            model.longest_period,
+            SPACINGS[_known("spacing", model.spacing, SPACINGS)],
+        )
+    motion = functools.partial(
+        motions.MotionEncoder,
+        noise_dim=model.motion_noise_dim,
+        features=model.motion_dim,
+        distance=model.motion_distance,
+        trajectory=trajectory,
+        encoding=encoding,
+    )
+    join = JOINS[_known("join", model.join, JOINS)]
+    uniform = clip.times.frames > 1 and not hasattr(clip.times, "dists")
+    shared = dict(
+        frames=clip.times.frames,
+        join_resolution=model.join_resolution,
+        share=model.join_share,
+        differences=nets.between_the_first if uniform else nets.between_neighbours,
+        projected=CONDITIONS[_known("projected", model.projected, CONDITIONS)],
+        # Of labels and times: as many layers as the generator's has.
+        mapping_network=functools.partial(MappingNetwork, layers=model.mapping_layers),
+    )
+    own: Any
+    if _known("discriminator", model.discriminator, DISCRIMINATORS) == "paper":
+        own = functools.partial(
+            nets.HyperDiscriminator,
+            encoder=functools.partial(nets.EncodedDifferences, clip.max_frames, model.told_dim),
+            w_dim=model.w_dim,
+            modulated=CONDITIONS[_known("modulated", model.modulated, CONDITIONS)],
+        )
+    else:
+        encoder = functools.partial(nets.LearnedDifferences, clip.max_frames, model.told_dim)
+        own = functools.partial(nets.Discriminator, encoder=encoder)
+    return (
+        # Noise of single pixels would stand still while they move.
+        nets.Generator(**_fields(generator) | {"use_noise": False}, motion=motion, join=join),
+        own(**(_fields(discriminator) | shared)),
+    )
+
+
+def _fields(module: Any) -> dict[str, Any]:
+    """Those of a module that another one is to have, too."""
+    return {
+        field.name: getattr(module, field.name)
+        for field in dataclasses.fields(module)
+        if field.name not in ("name", "parent")
+    }
+
+
+def _clip(config: Any) -> Clip:
+    clip = read_clip(config.data.clip or {})
+    if isinstance(clip.times, Dense) or clip.max_frames is None:
+        raise ValueError(
+            f"config.data.clip={clip}: StyleGAN-V sees a few frames of a part of a video. Set"
+            " config.data.clip.times to sparse or even, and max_frames to a number."
+        )
+    return clip
+
+
+def _known(field: str, value: str, names: Any) -> str:
+    if value not in names:
+        raise ValueError(f"config.model.{field}={value!r}; set one of {list(names)}.")
+    return value
