@@ -121,7 +121,7 @@ class Losses:
 
     def images(
         self, variables: Any, ws: Array, draws: Drawn, phase: str = ""
-    ) -> tuple[Float[Array, "n h w c"], dict[str, Any]]:
+    ) -> tuple[Float[Array, "n *thw c"], dict[str, Any]]:
         """Fakes, without drawn noise by that of the generator's buffers, and its side state."""
         inputs = (ws, draws["noise"]) if draws.get("noise") else (ws,)
         mutable = ["averages"] if phase in self.averages_in else False
@@ -131,7 +131,7 @@ class Losses:
 
     def fakes(
         self, variables: Any, draws: Drawn, phase: str
-    ) -> tuple[Float[Array, "n h w c"], dict[str, Any]]:
+    ) -> tuple[Float[Array, "n *thw c"], dict[str, Any]]:
         """Fakes, and the side state that the mapping and the layers have moved."""
         ws, side = self.styles(variables, draws, phase)
         images, more = self.images({**variables, **side}, ws, draws, phase)

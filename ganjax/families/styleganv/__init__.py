@@ -6,10 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.core import FrozenDict
 
 from ganjax.adversarial.ada import from_config
-from ganjax.data.clips import Clip, Dense, read_clip
+from ganjax.data.clips import Even, Sparse, read_clip
 from ganjax.families import stylegan2
 from ganjax.families.stylegan2.networks import MappingNetwork
 from ganjax.families.stylegan2.rules import RULES
@@ -23,10 +22,10 @@ __all__ = ["RULES", "build", "modules"]
 
 TRAJECTORIES = ("conv", "lstm")
 ENCODINGS = ("waves", "mapped")
-SPACINGS = FrozenDict(octaves=motions.octaves, linear=motions.linear)
-JOINS = FrozenDict(constant=nets.to_constant, styles=nets.to_styles, added=nets.added)
+SPACINGS: dict[str, Any] = dict(octaves=motions.octaves, linear=motions.linear)
+JOINS: dict[str, Any] = dict(constant=nets.to_constant, styles=nets.to_styles, added=nets.added)
 DISCRIMINATORS = ("released", "paper")
-CONDITIONS = FrozenDict(told=nets.told, blank=nets.blank)
+CONDITIONS: dict[str, Any] = dict(told=nets.told, blank=nets.blank)
 
 
 def build(config: Any) -> Family:
@@ -35,21 +34,21 @@ def build(config: Any) -> Family:
     Raises:
         ValueError: an image size, name, sampling of times or batch that it does not have.
     """
-    clip = _clip(config)
+    times, longest = _clip(config)
     generator, discriminator = modules(config)
     losses = Losses(
         generator,
         discriminator,
         r1_gamma=config.loss.r1_gamma,
         augment=from_config(config.augment, config.train.batch),
-        times=dataclasses.replace(clip.times, fractional=True),
-        longest=clip.max_frames,
+        times=dataclasses.replace(times, fractional=True),
+        longest=longest,
     )
     sampling = Sampling(
         generator,
         config.sample.truncation,
-        frames=clip.times.frames,
-        longest=clip.max_frames,
+        frames=times.frames,
+        longest=longest,
         stride=config.sample.stride,
     )
     family = stylegan2.assemble(
@@ -62,7 +61,7 @@ def build(config: Any) -> Family:
         g_lazy=config.loss.g_lazy,
         touch_all=True,
     )
-    frames, item = clip.times.frames, dict(family.item)
+    frames, item = times.frames, dict(family.item)
     image = item.pop("image")
     item["clip"] = jax.ShapeDtypeStruct((frames, *image.shape), image.dtype)
     item["times"] = jax.ShapeDtypeStruct((frames,), np.float32)
@@ -77,7 +76,7 @@ def modules(config: Any) -> tuple[nets.Generator, nets.Discriminator]:
     Raises:
         ValueError: as of `build`.
     """
-    model, clip = config.model, _clip(config)
+    model, (times, longest) = config.model, _clip(config)
     generator, discriminator = stylegan2.networks(config)
     trajectory: Any = motions.Recurrence
     if _known("trajectory", model.trajectory, TRAJECTORIES) == "conv":
@@ -102,12 +101,13 @@ def modules(config: Any) -> tuple[nets.Generator, nets.Discriminator]:
         encoding=encoding,
     )
     join = JOINS[_known("join", model.join, JOINS)]
-    uniform = clip.times.frames > 1 and not hasattr(clip.times, "dists")
     shared = dict(
-        frames=clip.times.frames,
+        frames=times.frames,
         join_resolution=model.join_resolution,
         share=model.join_share,
-        differences=nets.between_the_first if uniform else nets.between_neighbours,
+        differences=(
+            nets.between_the_first if isinstance(times, Even) else nets.between_neighbours
+        ),
         projected=CONDITIONS[_known("projected", model.projected, CONDITIONS)],
         # Of labels and times: as many layers as the generator's has.
         mapping_network=functools.partial(MappingNetwork, layers=model.mapping_layers),
@@ -116,12 +116,12 @@ def modules(config: Any) -> tuple[nets.Generator, nets.Discriminator]:
     if _known("discriminator", model.discriminator, DISCRIMINATORS) == "paper":
         own = functools.partial(
             nets.HyperDiscriminator,
-            encoder=functools.partial(nets.EncodedDifferences, clip.max_frames, model.told_dim),
+            encoder=functools.partial(nets.EncodedDifferences, longest, model.told_dim),
             w_dim=model.w_dim,
             modulated=CONDITIONS[_known("modulated", model.modulated, CONDITIONS)],
         )
     else:
-        encoder = functools.partial(nets.LearnedDifferences, clip.max_frames, model.told_dim)
+        encoder = functools.partial(nets.LearnedDifferences, longest, model.told_dim)
         own = functools.partial(nets.Discriminator, encoder=encoder)
     return (
         # Noise of single pixels would stand still while they move.
@@ -139,14 +139,15 @@ def _fields(module: Any) -> dict[str, Any]:
     }
 
 
-def _clip(config: Any) -> Clip:
+def _clip(config: Any) -> tuple[Sparse | Even, int]:
+    """Which frames of a clip are seen, and how long videos are."""
     clip = read_clip(config.data.clip or {})
-    if isinstance(clip.times, Dense) or clip.max_frames is None:
+    if not isinstance(clip.times, Sparse | Even) or clip.max_frames is None:
         raise ValueError(
             f"config.data.clip={clip}: StyleGAN-V sees a few frames of a part of a video. Set"
             " config.data.clip.times to sparse or even, and max_frames to a number."
         )
-    return clip
+    return clip.times, clip.max_frames
 
 
 def _known(field: str, value: str, names: Any) -> str:

@@ -118,12 +118,12 @@ class Recurrence(nn.Module):
         return jnp.swapaxes(codes, 0, 1)
 
 
-def octaves(count: int, shortest: float, longest: float) -> Float[np.ndarray, "count"]:
+def octaves(count: int, shortest: int | float, longest: int | float) -> Float[np.ndarray, "count"]:
     """Periods whose logarithms are evenly spaced, the longest first: the released code's."""
     return np.exp2(np.linspace(math.log2(shortest), math.log2(longest), count))[::-1].copy()
 
 
-def linear(count: int, shortest: float, longest: float) -> Float[np.ndarray, "count"]:
+def linear(count: int, shortest: int | float, longest: int | float) -> Float[np.ndarray, "count"]:
     """Evenly spaced periods, the longest first: the paper's, Eq. 6."""
     return np.linspace(shortest, longest, count)[::-1].copy()
 
@@ -138,9 +138,9 @@ class Waves(nn.Module):
     """
 
     count: int = 256
-    shortest: float = 16
-    longest: float = 1024
-    spacing: Callable[[int, float, float], np.ndarray] = octaves
+    shortest: int | float = 16
+    longest: int | float = 1024
+    spacing: Callable[..., np.ndarray] = octaves
 
     @property
     def size(self) -> int:
@@ -161,7 +161,7 @@ class Waves(nn.Module):
         right: Float[Array, "n t e"],
         start: Float[Array, "n t"],
         passed: Float[Array, "n t"],
-        distance: float,
+        distance: int | float,
         labels: Labels = None,
     ) -> Float[Array, "n t size"]:
         """Motion codes.
@@ -183,11 +183,11 @@ class Waves(nn.Module):
         rate = frequencies * (jnp.tanh(dense(self.count, "periods_predictor")(left)) + 1)
         phase = dense(self.count, "phase_predictor")(left) * scales
         align = dense(self.size, "aligners_predictor")
-        # From the left code on, so that motion is smooth after hours, too, where the waves' angles
-        # are so large that they are rounded: that moves the phases of a whole piece alike.
-        phase = phase + rate * start[..., None]
+        # From the left code on, and less than a turn: after hours angles of a hundred thousand
+        # radians are rounded to hundredths, which so moves a whole piece and does not shake.
+        phase = jnp.mod(phase + rate * start[..., None], 2 * np.pi)
 
-        def wave(passed: Array | float) -> Array:
+        def wave(passed: Array | int | float) -> Array:
             angle = phase + rate * passed
             return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
@@ -214,7 +214,7 @@ class Mapped(nn.Module):
         right: Float[Array, "n t e"],
         start: Float[Array, "n t"],
         passed: Float[Array, "n t"],
-        distance: float,
+        distance: int | float,
         labels: Labels = None,
     ) -> Float[Array, "n t size"]:
         """As of `Waves`."""
@@ -261,7 +261,7 @@ class MotionEncoder(nn.Module):
         """Vectors of noise beyond a code's own that it depends on; None: on all before it."""
         return self.trajectory(hidden=1, features=1, parent=None).reach
 
-    def window(self, span: float, last: float) -> int:
+    def window(self, span: int | float, last: int | float) -> int:
         """Vectors of noise that times need.
 
         Args:

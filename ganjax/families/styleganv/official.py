@@ -161,8 +161,8 @@ def _of_motion(path: Path, names: Path, shape: tuple[int, ...], prefix: str) -> 
     if part == "waves":
         where = rest if rest[0] == "mapping" else ["time_encoder", *rest]
         inner = stylegan2.entry_of(("", *where), shape)
-        name = (f"{prefix}{inner.names[0]}",)
-        return Entry(path, name, inner.shape, inner.decode, inner.encode)
+        names = (f"{prefix}{inner.names[0]}",)
+        return Entry(path, names, inner.shape, inner.decode, inner.encode)
     if rest[0] in RECURRENT:
         name = f"rnn.{RECURRENT[rest[0]]}"
     else:
