@@ -25,9 +25,10 @@ from ganjax.metrics.features import BATCH, Extractor
 from ganjax.metrics.hosts import of_first, share
 from ganjax.metrics.measures import MEASURES, Measured, Result, averaged
 from ganjax.metrics.pairs import squares
-from ganjax.metrics.protocols import CLASSIFIER, PIXELS, Protocol
+from ganjax.metrics.protocols import CLASSIFIER, COMBINATIONS, PIXELS, Protocol
 from ganjax.pretrained import catalog
 from ganjax.subjects import Finite, Subject
+from ganjax.subjects.captioned_shapes import HeldOut, classifier
 from ganjax.subjects.models import Pairs
 from ganjax.subjects.pictures import Pictures
 
@@ -60,7 +61,7 @@ class Bench:
         self._reals, self._protocols, self._seed = reals, tuple(chosen), seed
         self._folder = tempfile.TemporaryDirectory(prefix="ganjax-features-")
         self._extractors: dict[tuple[str, ...], Extractor] = {}
-        for name in {protocol.network for protocol in chosen} - {CLASSIFIER, PIXELS}:
+        for name in {protocol.network for protocol in chosen} - {CLASSIFIER, COMBINATIONS, PIXELS}:
             catalog.find(name)  # absent ones are an error now, not when they are first used
 
     def again(self, reals: Finite, seed: int) -> "Bench":
@@ -129,7 +130,7 @@ class Bench:
     @functools.cached_property
     def _networks(self) -> dict[str, _Network]:
         names = dict.fromkeys(protocol.network for protocol in self._protocols)
-        made = {CLASSIFIER: self._classifier, PIXELS: _pixels}
+        made = {CLASSIFIER: self._classifier, COMBINATIONS: self._combinations, PIXELS: _pixels}
         return {name: made[name]() if name in made else self._load(name) for name in names}
 
     def _load(self, name: str) -> _Network:
@@ -160,6 +161,17 @@ class Bench:
 
         digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(params)))
         return _Network(function, params, digest.hexdigest(), float(accuracy))
+
+    def _combinations(self) -> _Network:
+        """Of captioned shapes, trained once for all runs of a size."""
+        assert isinstance(self._reals, HeldOut), "only runs on captioned shapes are asked for them"
+        made = classifier(self._reals.resolution, self._reals.objects, cache_folder())
+        params, accuracy = of_first((made.params, made.accuracy))
+
+        def function(variables: Any, images: Any) -> Any:
+            return {"logits": made.network.apply({"params": variables}, images)[1]}
+
+        return _Network(function, params, catalog.digest(params), float(accuracy))
 
     @functools.cached_property
     def _real(self) -> dict[Want, Collected]:

@@ -19,18 +19,20 @@ from ml_collections import ConfigDict
 from ganjax import config as configs
 from ganjax import generate
 from ganjax.bench import Bench, Repeats, frames_seen
-from ganjax.data.sources import LABELLED, Source, open_source, read_options
-from ganjax.family import Family
+from ganjax.data.sources import BUILT_IN, LABELLED, Source, open_source, read_options
+from ganjax.family import Family, Request
 from ganjax.metrics import protocols
 from ganjax.metrics.measures import MEASURES, Result
-from ganjax.metrics.protocols import CLASSIFIER, Protocol
+from ganjax.metrics.protocols import COMBINATIONS, Protocol
 from ganjax.pretrained import catalog
 from ganjax.subjects import Finite, Nothing, Subject, captions, pictures, videos
+from ganjax.subjects.captioned_shapes import Asked, HeldOut
 from ganjax.subjects.models import Pairs, Samples
 
 EVALUATIONS = "evaluations.jsonl"
 # What may differ where a run is measured: where its data is, and how it is read.
-READS = ("data.source", "data.name", *(n for n in configs.RESUMABLE if n.startswith("data.")))
+OTHER = ("data.source", "data.name", "data.split")
+READS = (*OTHER, *(name for name in configs.RESUMABLE if name.startswith("data.")))
 
 
 def metric_names(source: str, family: Family | None = None) -> tuple[str, ...]:
@@ -39,7 +41,17 @@ def metric_names(source: str, family: Family | None = None) -> tuple[str, ...]:
     Args:
       family: of the run; of videos there are none.
     """
-    return (f"fd_{source}", "class_accuracy") if source in LABELLED and not _clips(family) else ()
+    if source not in BUILT_IN or _clips(family):
+        return ()
+    if source in LABELLED:
+        return f"fd_{source}", "class_accuracy"
+    asked = ("prompt_accuracy", "clip_score_shapes") if reads_texts(family) else ()
+    return f"fd_{source}", *asked
+
+
+def reads_texts(family: Family | None) -> bool:
+    """Whether it draws what texts say."""
+    return family is not None and "tokens" in family.item
 
 
 def _clips(family: Family | None) -> bool:
@@ -73,10 +85,13 @@ def check_metrics(
         if bool(protocol.clip) != _clips(family):
             kinds = ("videos", "images") if protocol.clip else ("images", "videos")
             raise configs.ConfigError(f"{protocol.name!r} is of %s; this run makes %s." % kinds)
-        if protocol.caption is not None:
+        if protocol.caption is not None and not (protocol.fakes and reads_texts(family)):
             raise configs.ConfigError(
                 f"{protocol.name!r} is of pictures and their captions; this run makes none. "
                 "Measure a folder of pictures with a text beside each: --real=FOLDER."
+                if not reads_texts(family)
+                else f"{protocol.name!r} is of a folder of pictures with a text beside each: "
+                "--real=FOLDER. Of runs there are clip_score30k_b32 and clip_score30k_l14."
             )
         if protocol.probe and family and protocol.probe.name not in family.probes:
             having = ", ".join(map(repr, family.probes)) or "none"
@@ -84,16 +99,25 @@ def check_metrics(
                 f"{protocol.name!r} is of pairs of images that a family makes by its probe "
                 f"{protocol.probe.name!r}; this run's family has {having}."
             )
-        if protocol.network == CLASSIFIER and protocol.name not in known:
+        if protocol.built_in and protocol.name not in known:
             having = f"; these have: {', '.join(known)}, and all others." if known else "."
             raise configs.ConfigError(f"{protocol.name!r} is not for runs on {source}{having}")
     return tuple(protocol.name for protocol in found)
 
 
-def needs_data(chosen: Sequence[Protocol], config: ConfigDict) -> bool:
-    """Whether protocols look at a run's data: some are of samples alone."""
-    classes = config.data.get("classes", 0) or 1
-    return any(p.reals != 0 or (p.labels == "data" and classes > 1) for p in chosen)
+def needs_data(
+    chosen: Sequence[Protocol], config: ConfigDict, family: Family | None = None
+) -> bool:
+    """Whether protocols look at a run's data: some are of samples alone.
+
+    Args:
+      family: of the run: one that draws what texts say is asked for its captions.
+    """
+    classes, texts = config.data.get("classes", 0) or 1, reads_texts(family)
+    return any(
+        p.reals != 0 or (p.labels == "data" and classes > 1) or (texts and p.prompts == "data")
+        for p in chosen
+    )
 
 
 def evaluate(
@@ -112,7 +136,7 @@ def evaluate(
       step: of a checkpoint, or ``"best"``; the newest without it.
       samples: see `Evaluation`.
       seed: of the samples, of the order of the real images, and of the classifier.
-      overrides: of the run's config, by field: where its data is now and how it is read.
+      overrides: of the run's config, by field: its data, where that is now, how it is read.
 
     Returns:
       The line, see `Evaluation`.
@@ -130,10 +154,13 @@ def evaluate(
                 f"--config.{name} changes a run, which is measured by its own config. Where its "
                 f"data is and how it is read may differ: {', '.join(READS)}."
             )
-    config = configs.override(model.config, overrides)
+    config = model.config.copy_and_resolve_references().unlock()
+    if "data.source" in overrides:
+        config.data.path = ""  # of the run's own source
+    config = configs.override(config, overrides)
     metrics = check_metrics(metrics, config.data.source, model.family)
     chosen = protocols.find(metrics)
-    source = open_source(config.data) if needs_data(chosen, config) else None
+    source = open_source(config.data) if needs_data(chosen, config, model.family) else None
     record = Evaluation(config, source, metrics, samples, seed, model.family)(model)
     keep(record, pathlib.Path(workdir) / EVALUATIONS)
     if jax.process_index() == 0:
@@ -165,7 +192,7 @@ def compare(
     """
     chosen = protocols.find(metrics or ("fid_all",))
     for protocol in chosen:
-        if protocol.network == CLASSIFIER:
+        if protocol.built_in:
             raise ValueError(f"{protocol.name} measures runs on built-in data, not folders.")
         for side, path, count in (("real", real, protocol.reals), ("fake", fake, protocol.fakes)):
             if path is None and count != 0:
@@ -281,6 +308,8 @@ class Evaluation:
         chosen = protocols.find(check_metrics(metrics, config.data.source, family))
         self._protocols = tuple(_with_samples(protocol, samples) for protocol in chosen)
         self._source, self._options = source, read_options(config.data)
+        self._held_out = HeldOut(self._options.resolution, self._options.objects)
+        self._texts: dict[tuple[int, int], tuple[str, ...]] = {}
         self._groups = [
             Repeats(group, self._opened(group), seed)
             for group in protocols.that_see_alike(self._protocols)
@@ -318,6 +347,8 @@ class Evaluation:
     def _opened(self, group: Sequence[Protocol]) -> Callable[[int], Finite]:
         """What a group of protocols looks at in the run's data, by a seed."""
         first, source = group[0], self._source
+        if first.prompts == "heldout":
+            return lambda seed: self._held_out
         if source is None:
             return lambda seed: Nothing()
         if first.clip is None:
@@ -334,8 +365,41 @@ class Evaluation:
             alike = [protocol for protocol in group if protocol.labels == labels]
             count = max(protocol.fakes or 0 for protocol in alike)
             drawn = self._drawn_labels(count, seed) if labels == "data" else None
-            results |= bench.measure(self._samples(model, alike[0], seed, drawn), alike)
+            subject: Subject
+            if reads_texts(model.family):
+                subject = self._prompted(model, alike[0], seed, count)
+            else:
+                subject = self._samples(model, alike[0], seed, drawn)
+            results |= bench.measure(subject, alike)
         return results
+
+    def _prompted(self, model: generate.Model, first: Protocol, seed: int, count: int) -> Subject:
+        """Samples for so many prompts, one for each, as the protocol looks at them."""
+        scenes = self._held_out.scenes(count) if first.prompts == "heldout" else []
+        prompts = tuple(s.caption for s in scenes) or self._drawn_texts(count, seed)
+        request = Request(prompts=prompts)
+        samples = Samples(model, seed, programs=self._programs, request=request)
+        self._programs = samples.model.programs
+        if first.network == COMBINATIONS:
+            return Asked(samples, scenes)
+        if first.caption is None:
+            return samples
+        tokenizer = catalog.find_tokenizer(first.network)
+        size = catalog.kind_of(first.network).examples[0].shape[1]
+        return captions.Prompted(samples, prompts, tokenizer, size, first.caption)
+
+    def _drawn_texts(self, count: int, seed: int) -> tuple[str, ...]:
+        """The captions of the first real pictures; read once."""
+        assert self._source is not None, "captions are data"
+        if (count, seed) not in self._texts:
+            reals = pictures.of_run(self._source, self._options, seed)
+            self._texts[count, seed] = reals.captions(count)
+        if not self._texts[count, seed]:
+            raise ValueError(
+                f"{self._source.name!r} has no captions, which this run's samples are asked for. "
+                "Measure it on data with captions: docs/data.md."
+            )
+        return self._texts[count, seed]
 
     def _samples(
         self, model: generate.Model, first: Protocol, seed: int, labels: np.ndarray | None
@@ -367,7 +431,7 @@ class Evaluation:
 def _with_samples(protocol: Protocol, samples: int | None) -> Protocol:
     if not samples or samples == protocol.fakes:
         return protocol
-    if protocol.network != CLASSIFIER:
+    if not protocol.built_in:
         raise ValueError(
             f"{samples} samples, but {protocol.name} is of {protocol.fakes}: another number is "
             "another metric. Leave --samples (config.evaluate.samples) out."

@@ -39,7 +39,7 @@ def few(name, count):
 
 
 def test_path_length_of_a_generator(model, monkeypatch):
-    monkeypatch.setattr(bench.weights, "find", lambda name: None)
+    monkeypatch.setattr(bench.catalog, "find", lambda name: None)
     monkeypatch.setattr(bench.catalog, "load", lambda name: Squares())
     protocol = few("ppl2_wend", 21)
     labels = np.arange(21)[::-1] % 10
@@ -86,7 +86,7 @@ def test_pixels_of_pairs_need_no_weights(model):
 
 def test_a_run_is_measured_by_pairs_and_pictures_together(model, monkeypatch):
     """Each has its own pass; values stay in the order that was asked, and the first one ranks."""
-    monkeypatch.setattr(bench.weights, "find", lambda name: None)
+    monkeypatch.setattr(bench.catalog, "find", lambda name: None)
     monkeypatch.setattr(bench.catalog, "load", lambda name: Squares())
     monkeypatch.setattr(evaluate, "Samples", lambda *args: Stub(model))
     monkeypatch.setattr(bench, "train_classifier", lambda *args: Classes())
@@ -103,7 +103,7 @@ def test_a_run_is_measured_by_pairs_and_pictures_together(model, monkeypatch):
 
 
 def test_samples_alone_need_no_data(model, monkeypatch):
-    monkeypatch.setattr(bench.weights, "find", lambda name: None)
+    monkeypatch.setattr(bench.catalog, "find", lambda name: None)
     monkeypatch.setattr(bench.catalog, "load", lambda name: Squares())
     monkeypatch.setitem(BY_NAME, "ppl2_wend", few("ppl2_wend", 3))
     one_class = model.config.copy_and_resolve_references()

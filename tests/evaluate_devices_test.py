@@ -68,7 +68,7 @@ def measure(folder, layout):
     """In each process of a layout; records of both folders in both roles, and of the run."""
     processes_here, devices = LAYOUTS[layout]
     assert (jax.process_count(), jax.local_device_count()) == (processes_here, devices)
-    bench.weights.find = lambda name: None
+    bench.catalog.find = lambda name: None
     bench.catalog.load = lambda name: Mixing()
     bench.train_classifier = lambda *args: train_classifier(*args, steps=60)
     folder = pathlib.Path(folder)

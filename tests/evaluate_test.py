@@ -132,7 +132,7 @@ def folders(tmp_path, monkeypatch):
             flat = images.reshape(len(images), -1).astype("float32")
             return dict.fromkeys(features, flat @ variables[: flat.shape[1]])
 
-    monkeypatch.setattr(bench.weights, "find", lambda name: None)
+    monkeypatch.setattr(bench.catalog, "find", lambda name: None)
     monkeypatch.setattr(bench.catalog, "load", lambda name: Network())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path, mixing, passes

@@ -127,7 +127,7 @@ def means(samples):
 
 @pytest.fixture(autouse=True)
 def stand_ins(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench.weights, "find", lambda name: None)
+    monkeypatch.setattr(bench.catalog, "find", lambda name: None)
     monkeypatch.setattr(bench.catalog, "load", lambda name: Means())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 

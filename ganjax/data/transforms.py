@@ -110,6 +110,13 @@ def fit(
     return image
 
 
+def one_of(caption: str | Sequence[str], rng: np.random.Generator) -> str:
+    """A caption, or one of several that say the same."""
+    if isinstance(caption, str):
+        return caption
+    return caption[int(rng.integers(len(caption)))]
+
+
 class Transform:
     """What happens to an item between its source and the batch.
 
@@ -149,7 +156,7 @@ class Transform:
         caption = made.pop("caption", None)
         if self.read and caption is not None:
             try:
-                made["tokens"] = self.read([caption])[0]
+                made["tokens"] = self.read([one_of(caption, rng)])[0]
             except ValueError as error:
                 raise BrokenItem(f"its caption cannot be read: {error}") from error
         return made

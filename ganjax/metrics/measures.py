@@ -105,9 +105,13 @@ def _kernel(measured: Measured) -> Result:
 
 
 def _clip_score(measured: Measured, **options: Any) -> Result:
-    """Of the pairs of image and text embeddings [n, 2, e]."""
+    """Of pairs of image and text embeddings [n, 2, e]; beside it, of texts dealt out anew."""
     pairs = measured.real if measured.fake is None else measured.fake
-    return Result({"": clip_score(pairs[:, 0], pairs[:, 1], **options)})
+    others = np.random.default_rng(0).permutation(len(pairs))
+    return Result(
+        {"": clip_score(pairs[:, 0], pairs[:, 1], **options)},
+        reference={"shuffled": clip_score(pairs[:, 0], pairs[others, 1], **options)},
+    )
 
 
 def _inception_score(measured: Measured, **options: Any) -> Result:
@@ -144,6 +148,26 @@ def _accuracy(measured: Measured) -> Result:
     return Result({"": float(right.mean())}, reference={"held_out_real": measured.known})
 
 
+def _combinations(measured: Measured, *, shapes: int) -> Result:
+    """Of logits of colours and shapes: whether they are those asked for, both, and each alone.
+
+    Chance is that of a sample and any of the prompts, its own or another's.
+    """
+    assert measured.known is not None and measured.asked is not None
+    found, asked = measured.fake.argmax(axis=1), measured.asked
+    right = found == asked
+    kinds = measured.fake.shape[1]
+    shares = [np.bincount(each, minlength=kinds) / len(each) for each in (found, asked)]
+    return Result(
+        {
+            "": float(right.mean()),
+            "color": float((found // shapes == asked // shapes).mean()),
+            "shape": float((found % shapes == asked % shapes).mean()),
+        },
+        reference={"chance": float(shares[0] @ shares[1]), "held_out_real": measured.known},
+    )
+
+
 MEASURES = {
     "frechet": Measure("moments", "less", _frechet),
     "reference": Measure("moments", "less", _reference),
@@ -157,4 +181,5 @@ MEASURES = {
     "path_length": Measure("rows", "less", _path_length),
     "psnr": Measure("rows", "more", _psnr),
     "accuracy": Measure("rows", "more", _accuracy),
+    "combinations": Measure("rows", "more", _combinations),
 }

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 CLASSIFIER = "classifier"  # the network that is trained on the spot, `metrics.classifier`
+COMBINATIONS = "combinations"  # of captioned shapes, likewise: `subjects.captioned_shapes`
+TINY = "clip-shapes"
 INCEPTION = "inception-2015-12-05"
 B32, L14 = "clip-vit-b-32", "clip-vit-l-14"
 VGG = "vgg16"
@@ -75,7 +77,7 @@ class Protocol:
     Attributes:
       name: of the metric.
       measure: what is computed from features, a key of `measures.MEASURES`.
-      network: of `pretrained.catalog`, `CLASSIFIER` or `PIXELS`.
+      network: of `pretrained.catalog`, `CLASSIFIER`, `COMBINATIONS` or `PIXELS`.
       feature: of the network.
       reals: how many real samples, the first of the set's order; None: all; 0: none.
       fakes: how many samples; None: all of a folder; 0: none, the metric is of real samples alone.
@@ -87,6 +89,8 @@ class Protocol:
         of images sees every frame of a clip on its own.
       probe: makes the samples, a pair of images each, where they are not the model's own.
       caption: what a picture's caption is put into, as "{}"; None: captions are not looked at.
+      prompts: of samples that texts are asked of: captions of the real samples, or of built-in
+        pictures that no training has ("heldout").
       repeats: how often all is measured, each time by the next seed; the value is the mean.
       assumed: what its source does not say, beside `ASSUMED` of its network.
     """
@@ -103,6 +107,7 @@ class Protocol:
     clip: Clip | None = None
     probe: Probe | None = None
     caption: str | None = None
+    prompts: Literal["data", "heldout"] = "data"
     repeats: int = 1
     assumed: str = ""
 
@@ -112,9 +117,14 @@ class Protocol:
         return self.clip is not None and self.network not in OF_CLIPS
 
     @property
+    def built_in(self) -> bool:
+        """Whether it is of one built-in set, and needs no download."""
+        return self.network in (CLASSIFIER, COMBINATIONS, TINY)
+
+    @property
     def sees(self) -> tuple[Any, ...]:
         """What its network looks at: equal for protocols that share a pass over the samples."""
-        return self.clip, self.sees_frames, self.probe, self.caption, self.repeats
+        return self.clip, self.sees_frames, self.probe, self.caption, self.prompts, self.repeats
 
     def record(self) -> dict[str, Any]:
         """All of it, and what is assumed of its network."""
@@ -147,6 +157,12 @@ TABLE = (
              BY_N_LESS_1, "ganjax"),
     Protocol("fd_shapes", "frechet", CLASSIFIER, "features", 10_000, 1000, "even", BY_N_LESS_1,
              "ganjax"),
+    Protocol("fd_captioned_shapes", "frechet", TINY, "embedding", 10_000, 1000, "even",
+             BY_N_LESS_1, "ganjax"),
+    Protocol("prompt_accuracy", "combinations", COMBINATIONS, "logits", 0, 1000, "even",
+             {"shapes": 6}, "ganjax", prompts="heldout"),
+    Protocol("clip_score_shapes", "clip_score", TINY, "embeddings", 0, 1000, "even", _MEAN,
+             "mean cosine", caption="{}", prompts="heldout"),
     Protocol("class_accuracy", "accuracy", CLASSIFIER, "logits", 10_000, 1000, "even", {},
              "ganjax"),
     # Of images.
@@ -157,8 +173,12 @@ TABLE = (
     Protocol("fid_all", "frechet", INCEPTION, "2048", ALL, ALL, "even", BY_N_LESS_1, "two folders"),
     Protocol("reference_fid10k", "reference", INCEPTION, "2048", 20_000, 0, "even", BY_N_LESS_1,
              "Aurora: two sets of 10,000"),
+    Protocol("fid10k_train", "frechet", INCEPTION, "2048", 10_000, 10_000, "even", BY_N_LESS_1,
+             "Aurora: FID-10K"),
     Protocol("fid30k_coco", "frechet", INCEPTION, "2048", 30_000, 30_000, "even", BY_N_LESS_1,
-             "XMC-GAN, Aurora"),
+             "XMC-GAN"),
+    Protocol("fid30k_coco_full", "frechet", INCEPTION, "2048", ALL, 30_000, "even", BY_N_LESS_1,
+             "Aurora: zero-shot FID-30K"),
     Protocol("sfid50k", "frechet", INCEPTION, "spatial", ALL, 50_000, "even", BY_N_LESS_1,
              "guided-diffusion"),
     Protocol("clipfd50k", "frechet", B32, "embedding", ALL, 50_000, "even", BY_N_LESS_1,
@@ -190,6 +210,10 @@ TABLE = (
              "torchmetrics", caption="{}"),
     Protocol("clip_s_b32", "clip_score", B32, "embeddings", ALL, 0, "even", _TWO_AND_A_HALF,
              "Hessel et al. 2021", caption="A photo depicts {}"),
+    Protocol("clip_score30k_b32", "clip_score", B32, "embeddings", 0, 30_000, "even", _MEAN,
+             "mean cosine", caption="{}"),
+    Protocol("clip_score30k_l14", "clip_score", L14, "embeddings", 0, 30_000, "even", _MEAN,
+             "mean cosine", caption="{}"),
     # Of pairs of images that a generator makes.
     Protocol("ppl2_wend", "path_length", VGG, "lpips", 0, 50_000, "data", STEP, _NVIDIA,
              probe=_path("w", "end")),

@@ -1,16 +1,17 @@
 """Pictures with captions, as CLIP looks at them."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from ganjax.data.captions import Captioned
 from ganjax.data.sources import Source, describe
-from ganjax.data.transforms import BrokenItem
+from ganjax.data.transforms import BrokenItem, one_of
 from ganjax.pretrained.clip import crop_on_host
 from ganjax.pretrained.tokens import AnyTokenizer
+from ganjax.subjects.models import Samples
 from ganjax.subjects.pictures import CHUNK, in_colours, tree_of
 
 
@@ -64,7 +65,49 @@ class Captions:
                 f"{self.describe(place)} is broken ({error}); mend it or remove it."
             ) from error
         image = crop_on_host([in_colours(item["image"])], self._size)
-        return image, self._template.replace("{}", str(item["caption"]))
+        return image, self._template.replace(
+            "{}", one_of(item["caption"], np.random.default_rng([3, place]))
+        )
+
+
+class Prompted:
+    """Samples of a model and the tokens of their prompts, as CLIP looks at them.
+
+    Args:
+      samples: sample i is for prompt i.
+      prompts: gone round.
+      tokenizer: of the network.
+      size: pixels that the network looks at.
+      template: what prompts are put into, as "A photo depicts {}".
+    """
+
+    fingerprint = ""
+
+    def __init__(
+        self,
+        samples: Samples,
+        prompts: Sequence[str],
+        tokenizer: AnyTokenizer,
+        size: int,
+        template: str = "{}",
+    ):
+        self.name, self._samples = samples.name, samples
+        self._texts = [template.replace("{}", prompt) for prompt in prompts]
+        self._tokenizer, self._size = tokenizer, size
+
+    def batches(self, places: range) -> Iterator[dict[str, np.ndarray]]:
+        place = places.start
+        for images in self._samples.batches(places):
+            texts = [self._texts[(place + i) % len(self._texts)] for i in range(len(images))]
+            cropped = crop_on_host(list(in_colours(images)), self._size)
+            yield {"image": cropped, "tokens": self._tokenizer(texts)}
+            place += len(images)
+
+    def asked(self, count: int) -> None:
+        """Prompts are no classes."""
+
+    def describe(self, place: int) -> str:
+        return f"{self._samples.describe(place)} for {self._texts[place % len(self._texts)]!r}"
 
 
 def of_path(

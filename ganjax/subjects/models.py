@@ -32,6 +32,7 @@ class Samples:
       labels: of the samples; None goes round the classes.
       programs: compiled ones of an earlier model of the same family.
       clip: which frames a family of videos makes, and what becomes of them; None: images.
+      request: what is asked of the model.
     """
 
     fingerprint = ""
@@ -43,11 +44,12 @@ class Samples:
         labels: Int[np.ndarray, "n"] | None = None,
         programs: generate.Programs | None = None,
         clip: Clip | None = None,
+        request: Request = Request(),  # noqa: B008
     ):
         self.name = f"samples of step {model.step}"
         self._classes = int(model.config.data.get("classes", 0)) or 1
         self._seed, self._labels = seed, labels
-        self._clip = clip
+        self._clip, self._request = clip, request
         self.model = _local(model, programs)
 
     def batches(self, places: range) -> Iterator[UInt8[np.ndarray, "m ..."]]:
@@ -56,7 +58,7 @@ class Samples:
         if self._labels is not None:
             indices = indices * self._classes + self._labels[indices]
         if self._clip is None:
-            return self.model.batches(indices, self._seed, Request())
+            return self.model.batches(indices, self._seed, self._request)
         return self._clips(indices, self._clip)
 
     def _clips(

@@ -11,7 +11,7 @@ from jaxtyping import Int, UInt8
 
 from ganjax.data.files import Files, Folder, Tree, Zip
 from ganjax.data.sources import Options, Source, describe
-from ganjax.data.transforms import BrokenItem, Item, Transform
+from ganjax.data.transforms import BrokenItem, Item, Transform, one_of
 
 CHUNK = 64  # pictures read together
 
@@ -66,6 +66,17 @@ class Pictures:
         rng = np.random.default_rng([seed, 1])
         return self._labels(rng.integers(len(self), size=count))
 
+    def captions(self, count: int) -> tuple[str, ...]:
+        """What is said of the first pictures; nothing where they have no captions."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            found = list(pool.map(self._caption, range(min(count, len(self)))))
+        return tuple(caption for caption in found if caption is not None)
+
+    def _caption(self, place: int) -> str | None:
+        """One of an item's captions, the same one at every call."""
+        caption = self._found(place).get("caption")
+        return None if caption is None else one_of(caption, np.random.default_rng([3, place]))
+
     def _labels(self, places: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"] | None:
         if not self.classes:
             return None
@@ -77,16 +88,19 @@ class Pictures:
         return f"{describe(self._source, int(self._order[place]))} of {self.name}"
 
     def _item(self, place: int) -> Item:
+        item = self._found(place)
+        if self._transform:
+            return self._transform(item, _NO_DRAWS)
+        return item | {"image": in_colours(item["image"])}
+
+    def _found(self, place: int) -> Item:
+        """What the source has there, or the next good one."""
         for offset in range(len(self._order)):
             index = int(self._order[(place + offset) % len(self._order)])
             try:
-                item = self._source[index]
+                return self._source[index]
             except BrokenItem as error:
                 self._skip(index, error)
-                continue
-            if self._transform:
-                return self._transform(item, _NO_DRAWS)
-            return item | {"image": in_colours(item["image"])}
         raise ValueError(f"no picture of {self.name} can be read")
 
     def _skip(self, index: int, error: Exception) -> None:
