@@ -45,13 +45,8 @@ def metric_names(source: str, family: Family | None = None) -> tuple[str, ...]:
         return ()
     if source in LABELLED:
         return f"fd_{source}", "class_accuracy"
-    asked = ("prompt_accuracy", "clip_score_shapes") if reads_texts(family) else ()
+    asked = ("prompt_accuracy", "clip_score_shapes") if generate.reads_texts(family) else ()
     return f"fd_{source}", *asked
-
-
-def reads_texts(family: Family | None) -> bool:
-    """Whether it draws what texts say."""
-    return family is not None and "tokens" in family.item
 
 
 def _clips(family: Family | None) -> bool:
@@ -85,11 +80,11 @@ def check_metrics(
         if bool(protocol.clip) != _clips(family):
             kinds = ("videos", "images") if protocol.clip else ("images", "videos")
             raise configs.ConfigError(f"{protocol.name!r} is of %s; this run makes %s." % kinds)
-        if protocol.caption is not None and not (protocol.fakes and reads_texts(family)):
+        if protocol.caption is not None and not (protocol.fakes and generate.reads_texts(family)):
             raise configs.ConfigError(
                 f"{protocol.name!r} is of pictures and their captions; this run makes none. "
                 "Measure a folder of pictures with a text beside each: --real=FOLDER."
-                if not reads_texts(family)
+                if not generate.reads_texts(family)
                 else f"{protocol.name!r} is of a folder of pictures with a text beside each: "
                 "--real=FOLDER. Of runs there are clip_score30k_b32 and clip_score30k_l14."
             )
@@ -113,7 +108,7 @@ def needs_data(
     Args:
       family: of the run: one that draws what texts say is asked for its captions.
     """
-    classes, texts = config.data.get("classes", 0) or 1, reads_texts(family)
+    classes, texts = config.data.get("classes", 0) or 1, generate.reads_texts(family)
     return any(
         p.reals != 0 or (p.labels == "data" and classes > 1) or (texts and p.prompts == "data")
         for p in chosen
@@ -366,7 +361,7 @@ class Evaluation:
             count = max(protocol.fakes or 0 for protocol in alike)
             drawn = self._drawn_labels(count, seed) if labels == "data" else None
             subject: Subject
-            if reads_texts(model.family):
+            if generate.reads_texts(model.family):
                 subject = self._prompted(model, alike[0], seed, count)
             else:
                 subject = self._samples(model, alike[0], seed, drawn)

@@ -21,10 +21,16 @@ from ganjax import config as configs
 from ganjax.data.clips import read_clip
 from ganjax.family import Family, Request, build
 from ganjax.layers.images import to_uint8
+from ganjax.pretrained import catalog
 from ganjax.sampling import grid
 from ganjax.sampling.sheets import Sheet, Video
 
 CHUNK = 64  # images made at a time
+
+
+def reads_texts(family: Family | None) -> bool:
+    """Whether it draws what texts say."""
+    return family is not None and "tokens" in family.item
 
 
 class Programs:
@@ -77,6 +83,7 @@ class Model:
         seed: int = 0,
         classes: Sequence[int] = (),
         truncation: float | None = None,
+        prompts: Sequence[str] = (),
     ) -> UInt8[np.ndarray, "n h w c"]:
         """``n`` images, or clips [n, t, h, w, c]; sample i depends on the seed, i and the request.
 
@@ -84,13 +91,14 @@ class Model:
           classes: gone round in this order; empty for all.
           truncation: BigGAN: threshold beyond which values of latents are drawn again; StyleGAN:
             distance from the mean w that is kept.
+          prompts: gone round in this order, of a family that draws what texts say.
 
         Raises:
-          ValueError: fewer than one image.
+          ValueError: fewer than one image, or prompts that cannot be read.
         """
         if n < 1:
             raise ValueError(f"{n} images; set n (--n) to 1 or more.")
-        request = Request(tuple(classes), truncation)
+        request = Request(tuple(classes), truncation, prompts=self.checked(prompts))
         return np.concatenate(list(self.batches(np.arange(n), seed, request)))
 
     def batches(
@@ -109,6 +117,23 @@ class Model:
             padded = np.resize(chosen, chunk).astype(np.int32)  # one shape, one program
             images = sample(self.programs.draws(key, padded, request))
             yield np.asarray(to_bytes(images))[: len(chosen)]
+
+    def checked(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """Prompts that can be read.
+
+        Raises:
+          ValueError: the family draws no texts; words that its vocabulary does not know; a prompt
+            that is too long, or empty.
+        """
+        if not prompts:
+            return ()
+        if not reads_texts(self.family):
+            raise ValueError(
+                f"{self.config.family} does not draw what texts say; leave the prompts out, or "
+                "take a run of a family that does, such as configs/aurora.py."
+            )
+        catalog.find_tokenizer(self.config.data.text)(prompts, truncate=False)
+        return tuple(prompts)
 
     @property
     def rate(self) -> float | None:

@@ -4,6 +4,7 @@ python -m ganjax.main --config=configs/biggan.py                     # train, or
 python -m ganjax.main --mode=sample --workdir=runs/biggan            # a grid from a run
 python -m ganjax.main --mode=sample --workdir=runs/biggan --video=z  # an mp4
 python -m ganjax.main --mode=sample --workdir=runs/VIDEOS --seconds=60  # of a family of videos
+python -m ganjax.main --mode=sample --workdir=runs/aurora --prompt="a large red circle"
 python -m ganjax.main --mode=evaluate --workdir=runs/biggan          # measure it
 python -m ganjax.main --mode=evaluate --real=FOLDER --fake=FOLDER    # measure pictures
 python -m ganjax.main --config=configs/biggan.py:imagenet128 --config.train.batch=1024
@@ -25,6 +26,7 @@ from ml_collections import ConfigDict  # noqa: E402
 from ganjax import config as configs  # noqa: E402
 from ganjax import errors  # noqa: E402
 from ganjax.metrics import protocols  # noqa: E402
+from ganjax.sampling.prompts import gather, short_name  # noqa: E402
 
 __doc__ += f"""
 Metrics, each name a whole protocol: ganjax/metrics/protocols.py has all of it (without --metrics:
@@ -54,6 +56,12 @@ VIDEO = flags.DEFINE_string(
     "videos make without it.",
 )
 CLASSES = flags.DEFINE_list("classes", [], "sample: class numbers; all without it.")
+PROMPT = flags.DEFINE_multi_string(
+    "prompt",
+    [],
+    "sample: what is to be seen, of a family that draws what texts say; may be repeated.",
+)
+PROMPTS = flags.DEFINE_string("prompts", None, "sample: a file of prompts, one a line.")
 TRUNCATION = flags.DEFINE_float(
     "truncation",
     None,
@@ -157,32 +165,38 @@ def _sample(overrides: dict[str, str]) -> None:
     workdir = _workdir()
     model = generate.load(workdir, _checkpoint(), overrides=overrides)
     classes = _classes(model.config.data.get("classes"))
+    prompts = model.checked(gather(PROMPT.value, PROMPTS.value))
     if N.value:
-        _singles(model, classes, workdir / "samples")
+        _singles(model, classes, prompts, workdir / "samples")
         return
     if VIDEO.value or (model.rate and not SHEET.value):
-        _film(model, VIDEO.value or "clips", classes, workdir / "samples")
+        _film(model, VIDEO.value or "clips", classes, prompts, workdir / "samples")
         return
-    request = Request(classes, TRUNCATION.value, rows=8 if ROWS.value is None else ROWS.value)
+    rows = 8 if ROWS.value is None else ROWS.value
+    request = Request(classes, TRUNCATION.value, rows=rows, prompts=prompts)
     name = SHEET.value or "grid"
     sheet = model.sheet(name, seed=SEED.value, request=request)
-    path = pathlib.Path(OUT.value or workdir / "samples" / f"{_sample_name(name, model.step)}.png")
+    file = f"{_sample_name(name, model.step, prompts)}.png"
+    path = pathlib.Path(OUT.value or workdir / "samples" / file)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, model.draw(sheet))
     print(path)
 
 
-def _singles(model: Any, classes: tuple[int, ...], folder: pathlib.Path) -> None:
-    """Writes samples of a model, each as a file: pictures, or videos."""
+def _singles(
+    model: Any, classes: tuple[int, ...], prompts: tuple[str, ...], folder: pathlib.Path
+) -> None:
+    """Writes samples of a model, each as a file: pictures, beside each its prompt, or videos."""
     import numpy as np
 
     from ganjax.logs import write_png
     from ganjax.sampling import video
 
     what = "clips" if model.rate else "images"
-    folder = pathlib.Path(OUT.value or folder / _sample_name(what, model.step))
+    folder = pathlib.Path(OUT.value or folder / _sample_name(what, model.step, prompts))
     folder.mkdir(parents=True, exist_ok=True)
-    samples = model.sample(N.value, seed=SEED.value, classes=classes, truncation=TRUNCATION.value)
+    asked: Any = dict(classes=classes, truncation=TRUNCATION.value, prompts=prompts)
+    samples = model.sample(N.value, seed=SEED.value, **asked)
     for index, sample in enumerate(samples):
         coloured = np.broadcast_to(sample, (*sample.shape[:-1], 3))
         if model.rate:
@@ -190,10 +204,19 @@ def _singles(model: Any, classes: tuple[int, ...], folder: pathlib.Path) -> None
             video.write(path, coloured.__getitem__, len(coloured), model.rate)
         else:
             write_png(folder / f"{index:06d}.png", coloured)
+        if prompts:
+            text = prompts[index % len(prompts)]
+            (folder / f"{index:06d}.txt").write_text(f"{text}\n", encoding="utf-8")
     print(f"{N.value} {what} in {folder}")
 
 
-def _film(model: Any, name: str, classes: tuple[int, ...], folder: pathlib.Path) -> None:
+def _film(
+    model: Any,
+    name: str,
+    classes: tuple[int, ...],
+    prompts: tuple[str, ...],
+    folder: pathlib.Path,
+) -> None:
     """Writes a video of a model; of a family of videos as mp4, as GIF and as a strip of frames."""
     from ganjax.family import Request
     from ganjax.sampling import video
@@ -203,10 +226,12 @@ def _film(model: Any, name: str, classes: tuple[int, ...], folder: pathlib.Path)
         TRUNCATION.value,
         rows=2 if ROWS.value is None else ROWS.value,
         anchors=ANCHORS.value,
+        prompts=prompts,
     )
     request, fps = model.timed(asked, SECONDS.value, FPS.value, START.value)
     film = model.video(name, seed=SEED.value, request=request)
-    path = pathlib.Path(OUT.value or folder / f"{_sample_name(name, model.step)}.mp4")
+    file = f"{_sample_name(name, model.step, prompts)}.mp4"
+    path = pathlib.Path(OUT.value or folder / file)
     path.parent.mkdir(parents=True, exist_ok=True)
     paths = [path]
     if model.rate and not OUT.value:
@@ -224,7 +249,7 @@ def _film(model: Any, name: str, classes: tuple[int, ...], folder: pathlib.Path)
         print(path)
 
 
-def _sample_name(what: str, step: int) -> str:
+def _sample_name(what: str, step: int, prompts: tuple[str, ...] = ()) -> str:
     """Pictures of other weights, seeds or wishes have other names."""
     name = f"{what}-step{step}-seed{SEED.value}"
     for flag in (START, SECONDS, FPS):
@@ -232,7 +257,8 @@ def _sample_name(what: str, step: int) -> str:
             name += f"-{flag.name}{flag.value:g}"
     if TRUNCATION.value is not None:
         name += f"-truncation{TRUNCATION.value:g}"
-    return name + (f"-classes{'_'.join(CLASSES.value)}" if CLASSES.value else "")
+    name += f"-classes{'_'.join(CLASSES.value)}" if CLASSES.value else ""
+    return name + (f"-{short_name(prompts)}" if prompts else "")
 
 
 def _evaluate(overrides: dict[str, str]) -> None:

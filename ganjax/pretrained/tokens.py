@@ -66,7 +66,7 @@ class Tokenizer:
                 if not truncate:
                     raise ValueError(
                         f"{text!r} has {len(ids)} tokens, there is room for {self.length - 2};"
-                        " shorten it or set truncate=True"
+                        " shorten it, or have it cut off by truncate=True"
                     )
                 ids = ids[: self.length - 2]
             row[: len(ids) + 2] = [self.start, *ids, self.end]
@@ -110,7 +110,7 @@ class WordTokenizer:
             if len(words) > self.length - 2 and not truncate:
                 raise ValueError(
                     f"{text!r} has {len(words)} words, there is room for {self.length - 2};"
-                    " shorten it or set truncate=True"
+                    " shorten it, or have it cut off by truncate=True"
                 )
             ids = [self._ids[word] for word in words[: self.length - 2]]
             row[: len(ids) + 2] = [self.start, *ids, self.end]
