@@ -26,7 +26,7 @@ def config(family: str, **sections: Mapping[str, Any]) -> ConfigDict:
             lanes=-1,  # channels that a device computes at once; 0: as they come, -1: by the device
             data=dict(
                 source="digits",  # see docs/data.md
-                path="",  # folder, zip file, folder of records or of TFDS data sets
+                path="",  # folder, zip or tar file, folder of tars, records or TFDS data sets
                 name="",  # TFDS data set
                 split="train",
                 resolution=32,  # pixels; one number, or (height, width)

@@ -2,12 +2,9 @@
 
 import hashlib
 import pathlib
-from typing import Any
-
-import numpy as np
 
 from ganjax.data.files import Tree, is_picture
-from ganjax.data.transforms import BrokenItem, decode
+from ganjax.data.transforms import BrokenItem, Encoded, Item, decode_item
 
 
 class Captioned:
@@ -42,10 +39,13 @@ class Captioned:
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Item:
+        return decode_item(self.encoded(index))
+
+    def encoded(self, index: int) -> Encoded:
+        """An item's picture as it is kept, and its text."""
         name = self._names[index]
-        image = decode(self._tree.read(name), name)
-        return {"image": image, "caption": self._caption(name), "label": np.int32(0)}
+        return Encoded(self._tree.read(name), 0, name, self._caption(name))
 
     def _caption(self, name: str) -> str:
         text = _text_of(name)

@@ -3,6 +3,8 @@
     python -m ganjax.data.prepare --source=folder --path=PICTURES --out=data/pets --resolution=128
     python -m ganjax.data.prepare --source=zip --path=pets.zip --out=data/pets --resolution=128
     python -m ganjax.data.prepare --source=tfds --name=cifar10 --out=data/cifar10
+    python -m ganjax.data.prepare --captions --source=webdataset --path=LAION --out=data/laion64 \\
+        --resolution=64 --filters 'similarity>=0.3'
     python -m ganjax.data.prepare --videos --source=folder --path=SKY --out=data/sky --resolution=64
 
 Pictures are turned upright, cropped to the middle and resized by Lanczos (see
@@ -215,12 +217,14 @@ def report(index: dict[str, Any], out: str) -> str:
         "--config": "configs/biggan.py",
         "--workdir": f"runs/{os.path.basename(os.path.normpath(out))}",
     }
-    flags = data if videos else run | data
+    captions = index["origin"].get("captions")
+    if captions:
+        data["--config.data.text"] = "clip-vit-l-14"
+    flags = data if videos or captions else run | data
     words = " ".join(shlex.quote(f"{flag}={value}") for flag, value in flags.items())
-    if videos:
-        return "\n".join(
-            [*lines, "A config of a family of videos takes clips of them by:", f"  {words}"]
-        )
+    if videos or captions:
+        what = "videos takes clips of" if videos else "what texts say takes"
+        return "\n".join([*lines, f"A config of a family of {what} them by:", f"  {words}"])
     lines.append("Train on them; another --config, as configs/stylegan2.py:auto, takes the same:")
     return "\n".join([*lines, f"  python -m ganjax.main {words}"])
 
@@ -237,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             recipe: Recipe = VideoRecipe(args.resolution, form, args.quality, shortest)
         else:
             source = open_source(config)
-            recipe = Recipe(args.resolution, args.form or Recipe.form, args.quality)
+            recipe = Recipe(args.resolution, args.form or Recipe.form, args.quality, args.captions)
         index = prepare(
             source,
             args.out,
@@ -272,6 +276,19 @@ def _parser() -> argparse.ArgumentParser:
         help="of videos: files (mp4, mov, mkv, webm, avi) or folders of frames",
     )
     add("--path", help="folder, zip file, folder of records, or of TFDS data sets")
+    add(
+        "--captions",
+        action="store_true",
+        help="keep the texts: of a folder or zip with a text beside each picture, of a webdataset, "
+        "of TFDS data sets that have captions",
+    )
+    add(
+        "--filters",
+        nargs="+",
+        default=(),
+        metavar="FILTER",
+        help="of a webdataset, by numbers of its JSON: 'similarity>=0.3' 'width>=64'",
+    )
     add("--name", default="", help="of a TFDS data set")
     add("--split", default="train", help="of a TFDS data set (%(default)s)")
     add("--out", required=True, help="folder to write to")

@@ -29,11 +29,13 @@ class Recipe:
       resolution: (height, width) in pixels; ``None`` keeps files as they are.
       form: of `FORMS`, for those that are not kept.
       quality: of JPEG, from 1 to 100; ``None`` for 95.
+      captions: whether they are kept; a picture without is left out as broken.
     """
 
     resolution: tuple[int, int] | None = None
     form: str = "png"
     quality: int | None = None
+    captions: bool = False
 
     unit = "pictures"
     shard_items = 4096  # a run keeps every shard open, and many systems allow 1,024 files
@@ -54,15 +56,19 @@ class Recipe:
             if hasattr(source, "encoded"):
                 encoded = source.encoded(index)
                 image, label = decode(encoded.picture, encoded.name), encoded.label
-                name = encoded.name
+                name, caption = encoded.name, encoded.caption
             else:
                 item = source[index]
                 image, label, name = item["image"], int(item["label"]), describe(source, index)
+                caption = item.get("caption")
+            if self.captions and not caption:
+                raise BrokenItem(f"{name}: it has no caption")
         except BrokenItem as error:
             return Made(describe(source, index), fault=str(error))
         height, width, channels = image.shape
         if encoded is None or self.resolution:
             encoded = Encoded(self._encode(image), label, name)
+        encoded = dataclasses.replace(encoded, caption=caption if self.captions else None)
         return Made(name, (pack(encoded),), size=(height, width), channels=channels)
 
     def _encode(self, image: UInt8[np.ndarray, "h w c"]) -> bytes:

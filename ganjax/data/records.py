@@ -1,9 +1,10 @@
 """Record shards, as `ganjax.data.prepare` writes them.
 
 A folder of records holds ArrayRecord files and an ``index.json`` that names them. The record of a
-picture is one line of JSON (``{"label": 3, "name": "n01443537/1.JPEG"}``) and then the picture's
-file. That of a frame is its file alone; the frames of a video lie one after the other, and the
-index says of each video how many they are, their rate, its class and its name.
+picture is one line of JSON (``{"label": 3, "name": "n01443537/1.JPEG"}``, where captions are kept
+with a ``"caption"`` or a list of such) and then the picture's file. That of a frame is its file
+alone; the frames of a video lie one after the other, and the index says of each video how many they
+are, their rate, its class and its name.
 """
 
 import itertools
@@ -25,7 +26,10 @@ OF_PICTURES, OF_VIDEOS = 1, 2  # formats
 
 def pack(encoded: Encoded) -> bytes:
     """The record of a picture."""
-    head = json.dumps({"label": encoded.label, "name": encoded.name}, sort_keys=True)
+    fields: dict[str, Any] = {"label": encoded.label, "name": encoded.name}
+    if encoded.caption is not None:
+        fields["caption"] = encoded.caption
+    head = json.dumps(fields, sort_keys=True)
     return head.encode() + b"\n" + encoded.picture
 
 
@@ -33,7 +37,9 @@ def unpack(record: bytes) -> Encoded:
     """The inverse of `pack`."""
     head, _, picture = record.partition(b"\n")
     fields = json.loads(head)
-    return Encoded(picture, fields["label"], fields["name"])
+    caption = fields.get("caption")
+    several = tuple(caption) if isinstance(caption, list) else caption
+    return Encoded(picture, fields["label"], fields["name"], several)
 
 
 class Records:
@@ -50,6 +56,7 @@ class Records:
         index, self._records = open_records(self._path, OF_PICTURES)
         self.classes: tuple[str, ...] = tuple(index["classes"])
         self._fingerprint: str = index["fingerprint"]
+        self.captioned = bool(index.get("origin", {}).get("captions"))
 
     def __reduce__(self) -> Any:
         return Records, (self._path,)

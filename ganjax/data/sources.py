@@ -18,11 +18,12 @@ from ganjax.data.tfds import Tfds
 from ganjax.data.tfds_videos import TfdsVideos
 from ganjax.data.transforms import Item, Transform
 from ganjax.data.videos import Videos
+from ganjax.data.webdataset import WebDataset
 
 LABELLED = ("digits", "warped_digits", "shapes")
 BUILT_IN = (*LABELLED, "captioned_shapes")
-SOURCES = (*BUILT_IN, "tfds", "folder", "zip", "records")
-CAPTIONED_SOURCES = ("captioned_shapes", "folder", "zip")
+SOURCES = (*BUILT_IN, "tfds", "folder", "zip", "webdataset", "records")
+CAPTIONED_SOURCES = ("captioned_shapes", "tfds", "folder", "zip", "webdataset", "records")
 VIDEO_SOURCES = ("shapes", "tfds", "folder", "zip", "records")
 
 
@@ -73,6 +74,8 @@ class Options:
       objects: in a picture of captioned_shapes at most, 1 or 2.
       text: the CLIP whose vocabulary makes tokens of captions, a name of `pretrained.catalog`;
         empty for pictures without captions.
+      captions: whether items have captions; always where there is a `text`.
+      filters: of a webdataset, as ``("similarity>=0.3",)``.
       resolution: (height, width) in pixels.
       channels: 1 or 3.
       flip: mirror half of the images or clips.
@@ -89,6 +92,8 @@ class Options:
     split: str = "train"
     objects: int = 2
     text: str = ""
+    captions: bool = False
+    filters: tuple[str, ...] = ()
     resolution: tuple[int, int] = (32, 32)
     channels: int = 3
     flip: bool = False
@@ -131,17 +136,27 @@ def read_options(config: Any) -> Options:
         values["threads"] = 1 if source in BUILT_IN else min(16, os.cpu_count() or 1)
     if "clip" in values:
         values["clip"] = read_clip(values["clip"])
-    if values.get("text"):
-        _check_text(source, values)
+    if values.get("text") or values.get("captions"):
+        _check_captions(source, values)
+        values["captions"] = True
+    if "filters" in values:
+        given = values["filters"]
+        values["filters"] = (given,) if isinstance(given, str) else tuple(given)
+    if values.get("filters") and source != "webdataset":
+        raise ValueError(
+            f"config.data.filters={values['filters']!r} is of config.data.source='webdataset', "
+            f"whose samples have numbers, and not of {source!r}. Set it to ()."
+        )
     return Options(**values)
 
 
-def _check_text(source: str, values: Mapping[str, Any]) -> None:
+def _check_captions(source: str, values: Mapping[str, Any]) -> None:
     if "clip" in values or source not in CAPTIONED_SOURCES:
         having = "clips of videos" if "clip" in values else f"config.data.source={source!r}"
         raise ValueError(
-            f"config.data.text={values['text']!r} reads captions, and {having} have none. Set "
-            f"config.data.source to one of {list(CAPTIONED_SOURCES)}, or config.data.text=''."
+            f"config.data.text={values.get('text', '')!r}: captions are to be read, and {having} "
+            f"have none. Set config.data.source to one of {list(CAPTIONED_SOURCES)}, or "
+            "config.data.text=''."
         )
     if source == "captioned_shapes" and values.get("flip"):
         raise ValueError(
@@ -215,13 +230,21 @@ def open_source(config: Any) -> Source:
     if kind == "captioned_shapes":
         return CaptionedShapes(options.resolution, split=options.split, objects=options.objects)
     if kind in ("folder", "zip"):
-        return Captioned(_tree(options)) if options.text else Files(_tree(options), kind)
+        return Captioned(_tree(options)) if options.captions else Files(_tree(options), kind)
+    if kind == "webdataset":
+        return WebDataset(path, options.filters)
     if kind == "tfds":
-        return Tfds(_tfds_name(options), options.split, path)
+        return Tfds(_tfds_name(options), options.split, path, options.captions)
     try:
-        return Records(path)
+        records = Records(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} {_how_to_prepare(options)}") from None
+    if options.captions and not records.captioned:
+        raise ValueError(
+            f"{path} holds no captions, which config.data.text={options.text!r} reads. Prepare it "
+            "from data that has them, with --captions."
+        )
+    return records
 
 
 def open_videos(options: Options) -> Source:
@@ -271,6 +294,7 @@ def _tfds_name(options: Options) -> str:
 _PLACES = {
     "folder": "set config.data.path to a folder of pictures, with a sub-folder for each class",
     "zip": "set config.data.path to a zip file of pictures",
+    "webdataset": "set config.data.path to a folder of tar files, or to one",
     "records": "set config.data.path to a folder that `python -m ganjax.data.prepare` wrote",
 }
 

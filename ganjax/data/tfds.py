@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ganjax.data.records import read_record
-from ganjax.data.transforms import Encoded, Item, decode_item
+from ganjax.data.transforms import BrokenItem, Encoded, Item, decode_item
 
 # Features that tell a person which picture it is, where a data set has one.
 _NAMES = ("file_name", "image/filename", "id", "image_id", "image/id")
@@ -20,6 +20,7 @@ class Tfds:
       split: ``"train"``, ``"train[:90%]"``.
       folder: where the prepared data sets are; empty for TFDS's own choice
         (``TFDS_DATA_DIR``, else ``~/tensorflow_datasets``).
+      captions: whether items have them: of a feature ``captions`` (coco_captions) or ``caption``.
 
     Raises:
       FileNotFoundError: not prepared there as ArrayRecord; says how it is.
@@ -28,9 +29,9 @@ class Tfds:
       ValueError: an unknown name or split, or a data set without pictures.
     """
 
-    def __init__(self, name: str, split: str = "train", folder: str = ""):
+    def __init__(self, name: str, split: str = "train", folder: str = "", captions: bool = False):
         tfds = package(name, folder)
-        self._args = (name, split, folder)
+        self._args = (name, split, folder, captions)
         self.name = f"tfds {name} {split}"
         try:
             builder = tfds.builder(name, data_dir=folder or None)
@@ -59,6 +60,16 @@ class Tfds:
             self.classes: tuple[str, ...] = ()
         else:
             self.classes = tuple(label.names)
+        self._captions = ""
+        if captions:
+            found = [feature for feature in ("captions", "caption") if feature in features]
+            if not found:
+                raise ValueError(
+                    f"The TFDS data set {name!r} has no feature 'captions' or 'caption'; it has "
+                    f"{dict(features)}. Choose another, such as coco_captions."
+                )
+            self._captions = found[0]
+            wanted[self._captions] = features[self._captions]
         # What nobody reads is not decoded.
         self._features = tfds.features.FeaturesDict(wanted)
         self._decoders = {"image": tfds.decode.SkipDecoding()}
@@ -85,7 +96,9 @@ class Tfds:
         label = label_of(fields, index, self.name)
         names = [fields[name] for name in _NAMES if name in fields]
         name = names[0].decode(errors="replace") if names and isinstance(names[0], bytes) else ""
-        return Encoded(fields["image"], label, name or f"item {index}")
+        name = name or f"item {index}"
+        captions = _texts(fields[self._captions], name) if self._captions else None
+        return Encoded(fields["image"], label, name, captions)
 
     def describe(self, index: int) -> str:
         try:
@@ -95,6 +108,18 @@ class Tfds:
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+
+def _texts(feature: Any, name: str) -> tuple[str, ...]:
+    """One text or several, or records of such with other things, as COCO has."""
+    found = feature["text"] if isinstance(feature, Mapping) else feature
+    try:
+        texts = [text.decode().strip() for text in np.atleast_1d(np.asarray(found, object))]
+    except UnicodeDecodeError as error:
+        raise BrokenItem(f"{name}: a caption is not UTF-8 ({error})") from error
+    if not any(texts):
+        raise BrokenItem(f"{name}: it has no caption")
+    return tuple(filter(None, texts))
 
 
 def package(name: str, folder: str) -> Any:

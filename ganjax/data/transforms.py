@@ -26,6 +26,7 @@ class Encoded:
     picture: bytes
     label: int
     name: str
+    caption: str | tuple[str, ...] | None = None  # several say the same
 
 
 def decode_item(encoded: Encoded) -> Item:
@@ -35,7 +36,8 @@ def decode_item(encoded: Encoded) -> Item:
       BrokenItem: see `decode`.
     """
     image = decode(encoded.picture, encoded.name)
-    return {"image": image, "label": np.asarray(encoded.label, np.int32)}
+    item = {"image": image, "label": np.asarray(encoded.label, np.int32)}
+    return item if encoded.caption is None else item | {"caption": encoded.caption}
 
 
 def decode(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w c"]:

@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -151,3 +152,34 @@ print(source.encoded(0).name, "tensorflow" in sys.modules)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip().endswith(".png False")
+
+
+def test_captions_are_one_or_several_texts(prepare):
+    several = {"id": tfds.features.Scalar(np.int64), "text": tfds.features.Text()}
+    coco = prepare(
+        {"image": FEATURES["image"], "captions": tfds.features.Sequence(several)},
+        [
+            {"image": io.BytesIO(encoded(n)), "captions": [{"id": i, "text": t} for i, t in texts]}
+            for n, texts in ((1, ((7, "a star "), (8, "one star"))), (2, ((9, " "),)))
+        ],
+    )
+    source = Tfds("made", "train", coco, captions=True)
+    found = {}
+    for index in range(2):
+        try:
+            found[int(source[index]["image"].max())] = source[index]["caption"]
+        except BrokenItem as error:
+            assert "it has no caption" in str(error)
+    assert found == {1: ("a star", "one star")}
+    assert "caption" not in Tfds("made", "train", coco)[0]
+
+
+def test_a_single_caption_is_enough(prepare):
+    plain = prepare(
+        {"image": FEATURES["image"], "caption": tfds.features.Text()},
+        [{"image": io.BytesIO(encoded(3)), "caption": "a heart"}],
+    )
+    source = pickle.loads(pickle.dumps(Tfds("made", "train", plain, captions=True)))
+    assert source[0]["caption"] == ("a heart",)
+    with pytest.raises(ValueError, match="no feature 'captions' or 'caption'"):
+        Tfds("made", "train", prepare(FEATURES, [example(1, file_name="a")]), captions=True)
