@@ -3,11 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from configs import styleganv as configs
+from ganjax import generate
 from ganjax.families.styleganv import official
 from ganjax.families.styleganv.networks import example_inputs
 from ganjax.family import build
+from ganjax.importer import import_run
 from ganjax.interop.nvidia_pickle import Module
 from ganjax.interop.weights import Weights
 from ganjax.layers.initializers import init_on_host
@@ -61,3 +64,20 @@ def test_other_periods_than_the_checkpoints_are_an_error():
 def test_snapshots_are_refused_with_a_way_out():
     with pytest.raises(ValueError, match="write their state dicts to a folder of G.pth"):
         official.configured(configs.tiny(), Weights({"G_ema": {}}, {"G_ema": SNAPSHOT}))
+
+
+def test_state_dicts_become_a_run(tmp_path):
+    config = configs.tiny()
+    family = build(config, "cpu")
+    state = family.init(jax.random.key(3))
+    written = {}
+    for name, player in {"G": "g", "D": "d", "G_ema": "g"}.items():
+        module, variables = family.networks[player], state.players[player].variables
+        entries = official.to_official(variables, module) | official.constants(module)
+        written |= {f"{name}.{key}": array for key, array in entries.items()}
+    save_file(written, tmp_path / "weights.safetensors")
+    reports = import_run(tmp_path / "weights.safetensors", tmp_path / "run", config)
+    assert set(reports) == {"G", "D", "G_ema"} and all(r.complete for r in reports.values())
+    model = generate.load(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, model.variables, state.ema)
+    assert model.sample(2).shape == (2, 3, 16, 16, 3)
