@@ -84,7 +84,7 @@ class Model:
         classes: Sequence[int] = (),
         truncation: float | None = None,
         prompts: Sequence[str] = (),
-    ) -> UInt8[np.ndarray, "n h w c"]:
+    ) -> UInt8[np.ndarray, "n *t h w c"]:
         """``n`` images, or clips [n, t, h, w, c]; sample i depends on the seed, i and the request.
 
         Args:
