@@ -101,7 +101,7 @@ def prepare(
                 yield one
 
         with bar, _makers(source, recipe, workers) as make_all:
-            made = watched(make_all(chunks))
+            made = watched(recipe.finish(make_all(chunks)))
             for number in shards.missing:
                 try:
                     shards.write(number, itertools.islice(made, len(shards.items(number))))
@@ -219,7 +219,10 @@ def report(index: dict[str, Any], out: str) -> str:
     }
     captions = index["origin"].get("captions")
     if captions:
-        data["--config.data.text"] = "clip-vit-l-14"
+        text = index["origin"].get("text")
+        data["--config.data.text"] = text or "clip-vit-l-14"
+        if text:
+            data["--config.data.embedded"] = True
     flags = data if videos or captions else run | data
     words = " ".join(shlex.quote(f"{flag}={value}") for flag, value in flags.items())
     if videos or captions:
@@ -234,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         options = vars(args) | {"resolution": args.resolution or (32, 32), "path": args.path or ""}
+        options["captions"] = args.captions or bool(args.text)
         config = types.SimpleNamespace(**options)
         if args.videos:
             source = open_videos(read_options(config))
@@ -241,7 +245,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             recipe: Recipe = VideoRecipe(args.resolution, form, args.quality, shortest)
         else:
             source = open_source(config)
-            recipe = Recipe(args.resolution, args.form or Recipe.form, args.quality, args.captions)
+            form = args.form or Recipe.form
+            recipe = Recipe(args.resolution, form, args.quality, options["captions"])
+            recipe = _with_texts(args.text, recipe) if args.text else recipe
         index = prepare(
             source,
             args.out,
@@ -259,6 +265,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     print(report(index, args.out))
     return 0
+
+
+def _with_texts(text: str, looks: Recipe) -> Recipe:
+    from ganjax.data.texts import TextRecipe  # JAX, of which pictures need nothing
+
+    return TextRecipe.of(text, looks)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -281,6 +293,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the texts: of a folder or zip with a text beside each picture, of a webdataset, "
         "of TFDS data sets that have captions",
+    )
+    add(
+        "--text",
+        default="",
+        help="a CLIP whose text tower reads the captions now instead of in training, as "
+        "clip-vit-l-14; they are kept, too",
     )
     add(
         "--filters",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,10 @@ class Recipe:
             encoded = Encoded(self._encode(image), label, name)
         encoded = dataclasses.replace(encoded, caption=caption if self.captions else None)
         return Made(name, (pack(encoded),), size=(height, width), channels=channels)
+
+    def finish(self, made: Iterable[Made]) -> Iterator[Made]:
+        """What happens to items after they were made, in one process and in order."""
+        return iter(made)
 
     def _encode(self, image: UInt8[np.ndarray, "h w c"]) -> bytes:
         height, width, channels = image.shape

@@ -2,13 +2,15 @@
 
 A folder of records holds ArrayRecord files and an ``index.json`` that names them. The record of a
 picture is one line of JSON (``{"label": 3, "name": "n01443537/1.JPEG"}``, where captions are kept
-with a ``"caption"`` or a list of such) and then the picture's file. That of a frame is its file
+with a ``"caption"`` or a list of such) and then the picture's file; where texts were embedded,
+``"states"`` is the shape of float16 numbers that follow the file. That of a frame is its file
 alone; the frames of a video lie one after the other, and the index says of each video how many they
 are, their rate, its class and its name.
 """
 
 import itertools
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -29,8 +31,12 @@ def pack(encoded: Encoded) -> bytes:
     fields: dict[str, Any] = {"label": encoded.label, "name": encoded.name}
     if encoded.caption is not None:
         fields["caption"] = encoded.caption
+    states = b""
+    if encoded.states is not None:
+        fields["states"] = encoded.states.shape
+        states = encoded.states.astype("<f2").tobytes()
     head = json.dumps(fields, sort_keys=True)
-    return head.encode() + b"\n" + encoded.picture
+    return head.encode() + b"\n" + encoded.picture + states
 
 
 def unpack(record: bytes) -> Encoded:
@@ -39,11 +45,20 @@ def unpack(record: bytes) -> Encoded:
     fields = json.loads(head)
     caption = fields.get("caption")
     several = tuple(caption) if isinstance(caption, list) else caption
-    return Encoded(picture, fields["label"], fields["name"], several)
+    states = None
+    if "states" in fields:
+        size = 2 * math.prod(fields["states"])
+        states = np.frombuffer(picture[-size:], "<f2").reshape(fields["states"])
+        picture = picture[:-size]
+    return Encoded(picture, fields["label"], fields["name"], several, states)
 
 
 class Records:
     """A source of the pictures in a folder of records.
+
+    Attributes:
+      captioned: whether they have captions.
+      text: the CLIP whose text tower's states they hold; empty for none.
 
     Raises:
       FileNotFoundError: no finished records there.
@@ -56,7 +71,8 @@ class Records:
         index, self._records = open_records(self._path, OF_PICTURES)
         self.classes: tuple[str, ...] = tuple(index["classes"])
         self._fingerprint: str = index["fingerprint"]
-        self.captioned = bool(index.get("origin", {}).get("captions"))
+        origin = index.get("origin", {})
+        self.captioned, self.text = bool(origin.get("captions")), origin.get("text", "")
 
     def __reduce__(self) -> Any:
         return Records, (self._path,)

@@ -75,6 +75,7 @@ class Options:
       text: the CLIP whose vocabulary makes tokens of captions, a name of `pretrained.catalog`;
         empty for pictures without captions.
       captions: whether items have captions; always where there is a `text`.
+      embedded: whether items have the states of the text tower of `text`, which records hold.
       filters: of a webdataset, as ``("similarity>=0.3",)``.
       resolution: (height, width) in pixels.
       channels: 1 or 3.
@@ -93,6 +94,7 @@ class Options:
     objects: int = 2
     text: str = ""
     captions: bool = False
+    embedded: bool = False
     filters: tuple[str, ...] = ()
     resolution: tuple[int, int] = (32, 32)
     channels: int = 3
@@ -139,6 +141,12 @@ def read_options(config: Any) -> Options:
     if values.get("text") or values.get("captions"):
         _check_captions(source, values)
         values["captions"] = True
+    if values.get("embedded") and not (values.get("text") and source == "records"):
+        raise ValueError(
+            "config.data.embedded=True takes texts that `python -m ganjax.data.prepare --text=...` "
+            "has embedded: set config.data.source='records' and config.data.text to the same CLIP, "
+            "or config.data.embedded=False."
+        )
     if "filters" in values:
         given = values["filters"]
         values["filters"] = (given,) if isinstance(given, str) else tuple(given)
@@ -170,7 +178,8 @@ def make_transform(options: Options) -> Transform | ClipTransform:
     fitted = options.resolution, options.channels, options.flip
     if options.clip:
         return ClipTransform(options.clip, *fitted)
-    return Transform(*fitted, read=find_tokenizer(options.text) if options.text else None)
+    read = find_tokenizer(options.text) if options.text else None
+    return Transform(*fitted, read=read, embedded=options.embedded)
 
 
 def find_tokenizer(name: str) -> Callable[[Sequence[str]], np.ndarray]:
@@ -243,6 +252,12 @@ def open_source(config: Any) -> Source:
         raise ValueError(
             f"{path} holds no captions, which config.data.text={options.text!r} reads. Prepare it "
             "from data that has them, with --captions."
+        )
+    if options.embedded and records.text != options.text:
+        raise ValueError(
+            f"{path} holds texts embedded by {records.text or 'nobody'}, and "
+            f"config.data.text={options.text!r}. Prepare it with --text={options.text}, or set "
+            "config.data.embedded=False to embed them in training."
         )
     return records
 

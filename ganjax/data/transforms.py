@@ -21,12 +21,18 @@ class BrokenItem(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """An item whose picture is still the bytes of a file."""
+    """An item whose picture is still the bytes of a file.
+
+    Attributes:
+      caption: or several that say the same.
+      states: of a text tower for each of them, float16 [k, l, w].
+    """
 
     picture: bytes
     label: int
     name: str
-    caption: str | tuple[str, ...] | None = None  # several say the same
+    caption: str | tuple[str, ...] | None = None
+    states: np.ndarray | None = None
 
 
 def decode_item(encoded: Encoded) -> Item:
@@ -37,7 +43,8 @@ def decode_item(encoded: Encoded) -> Item:
     """
     image = decode(encoded.picture, encoded.name)
     item = {"image": image, "label": np.asarray(encoded.label, np.int32)}
-    return item if encoded.caption is None else item | {"caption": encoded.caption}
+    more = {"caption": encoded.caption, "text_states": encoded.states}
+    return item | {name: value for name, value in more.items() if value is not None}
 
 
 def decode(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w c"]:
@@ -114,9 +121,14 @@ def fit(
 
 def one_of(caption: str | Sequence[str], rng: np.random.Generator) -> str:
     """A caption, or one of several that say the same."""
+    return _one_of(caption, rng)[1]
+
+
+def _one_of(caption: str | Sequence[str], rng: np.random.Generator) -> tuple[int, str]:
     if isinstance(caption, str):
-        return caption
-    return caption[int(rng.integers(len(caption)))]
+        return 0, caption
+    number = int(rng.integers(len(caption)))
+    return number, caption[number]
 
 
 class Transform:
@@ -127,6 +139,7 @@ class Transform:
       channels: 1 or 3.
       flip: mirror half of the images left to right.
       read: from texts to tokens [n, l]: of captions; without it they are left out.
+      embedded: whether the states of a text tower, which records hold, are wanted, too.
     """
 
     def __init__(
@@ -135,14 +148,16 @@ class Transform:
         channels: int = 3,
         flip: bool = False,
         read: Callable[[Sequence[str]], Int[np.ndarray, "n l"]] | None = None,
+        embedded: bool = False,
     ):
         self.resolution = resolution
         self.channels = channels
         self.flip = flip
         self.read = read
+        self.embedded = embedded
 
     def __call__(self, item: Mapping[str, Any], rng: np.random.Generator) -> Item:
-        """Fits ``item["image"]``, makes ``"tokens"`` of a ``"caption"``; other fields pass.
+        """Fits ``item["image"]``, makes ``"tokens"`` of one ``"caption"``; other fields pass.
 
         Args:
           item: a source's item.
@@ -155,10 +170,14 @@ class Transform:
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
         made = {**item, "image": image}
-        caption = made.pop("caption", None)
+        caption, states = made.pop("caption", None), made.pop("text_states", None)
         if self.read and caption is not None:
+            number, text = _one_of(caption, rng)
             try:
-                made["tokens"] = self.read([one_of(caption, rng)])[0]
+                made["tokens"] = self.read([text])[0]
             except ValueError as error:
                 raise BrokenItem(f"its caption cannot be read: {error}") from error
+            if self.embedded:
+                assert states is not None, "records were asked whether they hold them"
+                made["text_states"] = states[number]
         return made
