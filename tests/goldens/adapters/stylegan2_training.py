@@ -521,6 +521,11 @@ class Run:
             found |= prefixed(f"opt{letter.upper()}/", moments)
         return found
 
+    def sample(self, labels: Any, **truncation: Any) -> Any:
+        """Images of the average at the end."""
+        z = jnp.asarray(self.case["final/z"])
+        return self.modules["g"].apply(self.state.ema, z, labels, **truncation)
+
 
 def adam_moments(player: Player, module: Any, official: Any = official) -> Found:
     """`<parameter>/step`, `/exp_avg`, `/exp_avg_sq`, over all groups of parameters."""
@@ -534,11 +539,6 @@ def adam_moments(player: Player, module: Any, official: Any = official) -> Found
             found |= {f"{name}/{slot}": array for name, array in arrays.items()}
             found |= {f"{name}/step": state.count for name in arrays}
     return found
-
-    def sample(self, labels: Any, **truncation: Any) -> Any:
-        """Images of the average at the end."""
-        z = jnp.asarray(self.case["final/z"])
-        return self.modules["g"].apply(self.state.ema, z, labels, **truncation)
 
 
 def trajectory(case: Case, make: type[Run] = Run) -> Found:
