@@ -137,7 +137,7 @@ def digits():
         latent_dim=64,
         w_dim=64,
         layers=5,
-        margin=2,
+        margin=4,
         magnitude_half_life_images=2_000,
         g_channel_base=256,
         g_channel_max=32,
