@@ -67,7 +67,7 @@ TRUNCATION = flags.DEFINE_float(
     None,
     "sample: BigGAN: values of a latent beyond this are drawn again (the paper: 2 to 0.04; without "
     "it none are). StyleGAN: share of the distance from the mean w that is kept (1: all, 0: the "
-    "mean image; without it that of the config). export: BigGAN's.",
+    "mean image; without it that of the config); Aurora: of each prompt's. export: BigGAN's.",
 )
 SEED = flags.DEFINE_integer("seed", 0, "sample, evaluate: of the latents.")
 ROWS = flags.DEFINE_integer("rows", None, "sample: rows of a sheet (8) or a video (2).")
