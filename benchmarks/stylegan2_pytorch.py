@@ -92,7 +92,7 @@ def ours(size: Size) -> dict[str, Callable[[], None]]:
 
     found = {FORWARD: lambda: jax.block_until_ready(forward(variables, z))}
     for phase in EVERY:
-        lowered = program.step.lower(program.state, program.batches, program.key, due=(phase,))
+        lowered = program.lower((phase,))
         found[phase] = play(lowered.compile())
     return found
 

@@ -139,7 +139,7 @@ def measure(config: ConfigDict, steps: int) -> Report:
     rows = []
     for due, share in programs(family.phases).items():
         began = time.perf_counter()
-        lowered = program.step.lower(program.state, program.batches, program.key, due=due)
+        lowered = program.lower(due)
         traced = time.perf_counter()
         compiled = lowered.compile()
         ready = time.perf_counter()

@@ -18,6 +18,7 @@ import numpy as np
 import tqdm
 
 import ganjax
+from ganjax.layers.images import to_float
 from ganjax.metrics.cache import cached
 from ganjax.metrics.classifier import train_classifier
 from ganjax.metrics.collect import Collected, Halves, Want, collect
@@ -111,7 +112,7 @@ class Bench:
             "protocols": {p.name: p.record() for p in results},
             "real": {p.name: self._count(p) for p in results},
             "source": {p.name: self._reals.fingerprint for p in results if p.reals != 0},
-            "weights": {n: known.sha256 for n, known in self._networks.items() if known.sha256},
+            "weights": {n: k.sha256 for n, k in self._networks.items() if n != PIXELS},
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "versions": {"jax": jax.__version__, "ganjax": ganjax.__version__},
             "seconds": round(seconds, 2),
@@ -276,8 +277,14 @@ class Repeats:
 
 
 def _pixels() -> _Network:
-    """Compares pairs as they are."""
-    return _Network(lambda _, pairs: {"squares": squares(pairs)}, (), "")
+    """Compares pairs as they are; of pictures, their pixels in [-1, 1]."""
+
+    def function(_: Any, samples: Any) -> dict[str, Any]:
+        if isinstance(samples, Mapping):
+            return {"squares": squares(samples)}
+        return {"pixels": to_float(samples).reshape(len(samples), -1)}
+
+    return _Network(function, (), PIXELS)
 
 
 def _want(protocol: Protocol, count: int) -> Want:

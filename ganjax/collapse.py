@@ -37,13 +37,14 @@ class Watch:
       family: whose averaged player makes the fakes, with the weights that train.
       mesh: where the state lies.
       config: the run's; its ``watch`` has the limits.
+      frozen: variables of the family's networks that never learn.
     """
 
-    def __init__(self, family: Family, mesh: Mesh, config: ConfigDict):
+    def __init__(self, family: Family, mesh: Mesh, config: ConfigDict, frozen: Any = None):
         limits = {field.name: config.watch[field.name] for field in dataclasses.fields(Rules)}
         self._rules = Rules(**limits)
         self._watch = CollapseWatch(self._rules)
-        self._player = family.ema.player
+        self._player, self._family, self._frozen = family.ema.player, family, frozen or {}
         classes = tuple(range(min(config.data.get("classes") or 0, CLASSES)))
 
         def fakes(variables):
@@ -80,8 +81,9 @@ class Watch:
             fake = values.get(name.removesuffix("real") + "fake")
             if name.endswith("/logit_real") and fake is not None:
                 measured[LOGIT_GAP] = real - fake
+        variables = whole(state.players[self._player].variables)
         fake, fake_labels = jax.device_get(
-            self._fakes(whole(state.players[self._player].variables))
+            self._fakes(self._family.sampled(variables, state.extras, self._frozen))
         )
         real, real_labels = jax.device_get(self._reals(batch))
         diversity = relative_diversity(fake, real, fake_labels, real_labels)

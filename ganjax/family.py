@@ -37,9 +37,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a network is called with, as shapes: enough to create its parameters."""
+    """What a network is called with, as (trees of) shapes: enough to create its parameters."""
 
-    args: tuple[jax.ShapeDtypeStruct, ...]
+    args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -101,6 +101,62 @@ class Request:
         return (self.start + numbers * self.step).astype(np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A network that never learns: an argument of steps and samplers, in no checkpoint.
+
+    Attributes:
+      shapes: ``shapes()``: of its variables; nothing is loaded for it.
+      load: ``load()``: the variables themselves.
+    """
+
+    shapes: Callable[[], Any]
+    load: Callable[[], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """How networks grow: the run goes through stages, each of which plays phases of its own.
+
+    The full tree of parameters is there from the start. The number of the stage and the items at
+    which it began are ``extras``: "stage" and "stage_began".
+
+    Attributes:
+      resolutions: of each stage, the pixels of the pictures that it learns.
+      most_images: after so many a stage ends in any case; 0: never.
+      every_images: between two measurements of the samples' distance, which ends a stage when it
+        is no larger than that of two disjoint sets of real pictures; 0: none are made.
+      margin: times that distance.
+      pictures: of each of those sets, and of samples.
+      network, feature: of `pretrained.catalog`, whose features are compared; or "pixels" both:
+        the pictures as they are, where they are few pixels.
+    """
+
+    resolutions: tuple[int, ...]
+    most_images: int
+    every_images: int
+    margin: float
+    pictures: int
+    network: str
+    feature: str
+
+    def __post_init__(self) -> None:
+        if self.every_images and (self.pictures < 2 or not self.margin > 0):
+            raise ValueError(
+                f"A distance of {self.pictures} pictures with margin {self.margin:g}; set"
+                " config.grow.pictures to 2 or more, config.grow.margin to more than 0."
+            )
+        if len(self.resolutions) > 1 and not (self.every_images or self.most_images):
+            raise ValueError(
+                "No stage but the first would ever come: set config.grow.every_images or "
+                "config.grow.most_images."
+            )
+
+    def extras(self) -> dict[str, Any]:
+        """Scalars of the game, before the first step."""
+        return {"stage": np.zeros((), np.int32), "stage_began": np.zeros((), np.uint32)}
+
+
 Probe = Callable[..., Mapping[str, Any]]  # (variables, key, indices, labels, **options) -> pairs
 Sample = Callable[[Any], Any]  # draws -> images [n, h, w, c] in [-1, 1]
 Bind = Callable[[float | None], Sample]  # truncation -> the sampler that is ready for it
@@ -139,6 +195,10 @@ class Family:
         standing statistics there.
       rules: where parameters live on the mesh; the default replicates.
       extras: scalars of the game before the first step, by name.
+      frozen: networks that never learn, by name. A phase meets their variables in `Game.frozen`, a
+        sampler in its variables, as "frozen".
+      growth: of networks that grow; ``None``: there is one stage. A sampler meets its number in
+        its variables, as "stage".
       adjust: ``adjust(extras, step) -> extras`` after a step's phases; ``step`` counts it. ADA's p
         moves there, which no single phase could: it looks at several.
     """
@@ -160,12 +220,14 @@ class Family:
     rules: tuple[Rule, ...] = ()
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     adjust: Adjust = keep_extras
+    frozen: Mapping[str, Frozen] = dataclasses.field(default_factory=dict)
+    growth: Growth | None = None
 
     def init(self, key: Any, given: Mapping[str, Any] | None = None) -> TrainState:
         """The state before the first step, as NumPy arrays: nothing is compiled for it.
 
         Args:
-          given: variables of players that have learned already.
+          given: variables of players that have learned already; all stages are then done.
         """
         variables = dict(given or {})
         for index, (player, module) in enumerate(self.networks.items()):
@@ -174,7 +236,29 @@ class Family:
                 variables[player] = init_on_host(
                     module, jax.random.fold_in(key, index), *inputs.args, **inputs.kwargs
                 )
-        return self._state(variables)
+        state = self._state(variables)
+        if self.growth and given:
+            last = np.int32(len(self.growth.resolutions) - 1)
+            state = state.replace(extras={**state.extras, "stage": last})
+        return state
+
+    def load_frozen(self) -> dict[str, Any]:
+        """Variables of the networks that never learn."""
+        return {name: frozen.load() for name, frozen in self.frozen.items()}
+
+    def sampled(
+        self, variables: Mapping[str, Any], extras: Mapping[str, Any], frozen: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """A player's variables as `sample` and `ready` take them.
+
+        Args:
+          extras: of the state that they are of.
+          frozen: as of `load_frozen`.
+        """
+        more: dict[str, Any] = {"frozen": frozen} if self.frozen else {}
+        if self.growth:
+            more["stage"] = extras["stage"]
+        return {**variables, **more}
 
     def abstract_variables(self) -> dict[str, Any]:
         """Shapes and dtypes of each player's variables, without memory."""
@@ -198,7 +282,8 @@ class Family:
         return sum(int(np.prod(leaf.shape)) for leaf in leaves)
 
     def _state(self, variables: Any) -> TrainState:
-        return init_state(variables, self.phases, self.optimizers, self.ema, self.extras)
+        extras = {**self.extras, **(self.growth.extras() if self.growth else {})}
+        return init_state(variables, self.phases, self.optimizers, self.ema, extras)
 
 
 @runtime_checkable
@@ -207,7 +292,8 @@ class Official(Protocol):
 
     Names and layouts are those of the official code's state dicts; shapes are of our modules. Where
     the published files tell their architecture there is a ``CONFIG`` besides: the config file that
-    a run of theirs has its other values from.
+    a run of theirs has its other values from. Where not all players were published there is
+    ``PLAYERS``: those that were.
     """
 
     def from_official(

@@ -55,7 +55,7 @@ class Model:
 
     Args:
       family: what it is.
-      variables: of the sampling player (the average), as checkpointed.
+      variables: of the sampling player (the average), as `Family.sampled` gives them.
       config: the run's.
       step: of the checkpoint.
       programs: the compiled ones, shared by the models of one family.
@@ -257,7 +257,8 @@ def load(
     """
     config = configs.override(checkpoint.read_config(workdir), overrides or {})
     family = build(config, platform or jax.default_backend())
-    wanted = {"ema": family.abstract_state().ema}
+    state = family.abstract_state()
+    wanted = {"ema": state.ema} | ({"extras": state.extras} if family.growth else {})
     with checkpoint.Checkpoints(workdir, best=checkpoint.RANK, read_only=True) as checkpoints:
         if step == "best":
             step = checkpoints.best_step()
@@ -267,5 +268,6 @@ def load(
                     "Set config.evaluate.every_images before training, or choose one by its step: "
                     f"there are {', '.join(map(str, checkpoint.steps(workdir))) or 'none'}."
                 )
-        state, step = checkpoints.restore(wanted, step)
-    return Model(family, state["ema"], config, step)
+        restored, step = checkpoints.restore(wanted, step)
+    variables = family.sampled(restored["ema"], restored.get("extras", {}), family.load_frozen())
+    return Model(family, variables, config, step)

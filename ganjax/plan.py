@@ -217,10 +217,12 @@ def plan(config: Any, topology: str) -> Report:
         print(f"JAX_OPTIMIZATION_LEVEL={level}: memory and collectives, but no times.", flush=True)
     per_chip = len(devices) // len({tuple(device.coords) for device in devices}) or 1
     rows = []
-    for due, share in programs(family.phases).items():
+    # Of networks that grow, the last stage: none needs more.
+    stage = len(family.growth.resolutions) - 1 if family.growth else 0
+    for due, share in programs(family.phases, stage).items():
         print(f"Compiling {'+'.join(due)} for {len(devices)} x {kind} ...", flush=True)
         start = time.monotonic()
-        lowered = program.step.lower(program.state, program.batches, program.key, due=due)
+        lowered = program.lower(due)
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
@@ -230,9 +232,7 @@ def plan(config: Any, topology: str) -> Report:
             rows.append(ProgramPlan(due, float(share), time.monotonic() - start, problem))
             continue
         seconds = time.monotonic() - start
-        counted = unrolled.step.lower(
-            unrolled.state, unrolled.batches, unrolled.key, due=due
-        ).cost_analysis()
+        counted = unrolled.lower(due).cost_analysis()
         hlo = read_hlo(compiled.as_text())
         stats = compiled.memory_analysis()
         rows.append(

@@ -18,10 +18,11 @@ class Program:
     """The train step with everything that it takes, as shapes with their places.
 
     Attributes:
-      step: jitted; ``step(state, batches, key, due=...)``; the state is donated.
+      step: jitted; ``step(state, batches, key, frozen, due=...)``; the state is donated.
       state: the abstract state.
       batches: the abstract batch of each stream.
       key: the abstract random key.
+      frozen: abstract variables of the networks that never learn, by name.
       items: samples of the real stream that a step consumes.
     """
 
@@ -29,11 +30,20 @@ class Program:
     state: TrainState
     batches: dict[str, Any]
     key: Any
+    frozen: dict[str, Any]
     items: int
+
+    def lower(self, due: tuple[str, ...]) -> Any:
+        """The step that plays these phases, to be compiled."""
+        return self.step.lower(self.state, self.batches, self.key, self.frozen, due=due)
 
     def place(self, state: TrainState) -> TrainState:
         """A state of this run's shapes, on its devices."""
         return jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, self.state))
+
+    def place_frozen(self, frozen: Any) -> dict[str, Any]:
+        """Variables of `Family.load_frozen`, on the devices."""
+        return jax.device_put(frozen, jax.tree.map(lambda leaf: leaf.sharding, self.frozen))
 
 
 def assemble(family: Family, mesh: Mesh) -> Program:
@@ -82,6 +92,10 @@ def assemble(family: Family, mesh: Mesh) -> Program:
         for stream, shape in streams(family.phases).items()
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def whole(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
     return Program(
         step=jax.jit(
             step, static_argnames="due", donate_argnums=0, out_shardings=(places, everywhere)
@@ -92,7 +106,10 @@ def assemble(family: Family, mesh: Mesh) -> Program:
             places,
         ),
         batches=batches,
-        key=jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
+        key=whole(key),
+        frozen={
+            name: jax.tree.map(whole, frozen.shapes()) for name, frozen in family.frozen.items()
+        },
         items=items_per_step(family.phases),
     )
 

@@ -8,6 +8,7 @@ import pathlib
 import time
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ganjax import checkpoint, evaluate, generate
-from ganjax.adversarial.phases import due
+from ganjax.adversarial.phases import due, programs
 from ganjax.collapse import Watch
 from ganjax.config import ConfigError
 from ganjax.data.pipeline import Stream
@@ -28,6 +29,7 @@ from ganjax.data.sources import (
     read_options,
 )
 from ganjax.family import Request, build, settle
+from ganjax.growing import Growing
 from ganjax.layers.images import to_uint8
 from ganjax.logs import Logger
 from ganjax.metrics.watch import CollapseError, check_finite
@@ -120,7 +122,8 @@ class Run:
                 f"{'=None.' if options.clip else ', as their config files do.'}"
             )
         self.total = steps_for(config.train.images, self._program.items) * self._program.items
-        self._watch = Watch(self._family, self._mesh, config)
+        self._frozen = self._program.place_frozen(self._family.load_frozen())
+        self._watch = Watch(self._family, self._mesh, config, self._frozen)
         self._evaluation = None
         metrics, samples = config.evaluate.metrics, config.evaluate.samples
         known = evaluate.metric_names(config.data.source, self._family)
@@ -161,7 +164,13 @@ class Run:
         )
         self._samplers = generate.Programs(self._family, replicated(self._mesh))
         self._request = Request(names=source.classes, rows=config.log.grid_rows)
+        self._growing = None
+        if self._family.growth:
+            self._growing = Growing(self._family.growth, source, options, self._state.extras)
         self._compiled: dict[tuple[str, ...], Any] = {}
+        # Compiles what the next stage plays while this one does.
+        self._ahead: dict[tuple[str, ...], Future] = {}
+        self._pool = stack.enter_context(ThreadPoolExecutor(1))
         self._pending: list[Mapping[str, Any]] = []  # metrics of steps since the last report
 
     @property
@@ -190,8 +199,9 @@ class Run:
             if self.images >= self.total:
                 now |= every.keys()
             stopping = self._preemption.reached()
+            grown = self._grow(before)
             # Whatever is saved is measured first, and reported before a kill can lose it.
-            saving = stopping or bool(now & {"save", "evaluate"})
+            saving = stopping or grown or bool(now & {"save", "evaluate"})
             record = self._measure() if "evaluate" in now else None
             if saving or now & {"scalars", "watch"}:
                 self._report(batch if "watch" in now else None, record)
@@ -207,11 +217,8 @@ class Run:
         """Plays the phases that are due, the first time after compiling them; the real batch."""
         drawn = next(self._stream)
         batch = {name: drawn[name] for name in self._family.item}
-        names = due(self._family.phases, self.step)
-        if names not in self._compiled:
-            self._compiled[names] = _compile(self._program, names, self.log)
-            self._progress.restart_clock()
-        self._state, metrics = self._compiled[names](self._state, {"real": batch}, self._key)
+        step = self._compiled_step(due(self._family.phases, self.step, self._stage))
+        self._state, metrics = step(self._state, {"real": batch}, self._key, self._frozen)
         # At most one step is under way while the next is sent off: rate, time left and SIGTERM are
         # of what was done, not of what waits.
         jax.block_until_ready(self._pending[-1:])
@@ -219,6 +226,53 @@ class Run:
         self.images += self._program.items
         self._progress.update(self.images)
         return batch
+
+    def _compiled_step(self, names: tuple[str, ...]) -> Any:
+        """The program that plays these phases; the last one of a stage starts off the next's."""
+        if names not in self._compiled:
+            if names in self._ahead:
+                self._compiled[names] = self._ahead.pop(names).result()
+            else:
+                self._compiled[names] = _compile(self._program, names, self.log)
+            self._progress.restart_clock()
+            played = programs(self._family.phases, self._stage)
+            if self._growing and not self._growing.done and not played.keys() - self._compiled:
+                for following in programs(self._family.phases, self._stage + 1):
+                    self._ahead[following] = self._pool.submit(
+                        _compile, self._program, following, self.log
+                    )
+        return self._compiled[names]
+
+    @property
+    def _stage(self) -> int:
+        return self._growing.stage if self._growing else 0
+
+    def _grow(self, before: int) -> bool:
+        """Goes on to the next stage if it is time."""
+        if self._growing is None or self._growing.done:
+            return False
+        growth = self._growing.growth
+        if _reached(growth.every_images, before, self.images):
+            record = self._growing.measure(self._model())
+            self._pending.append(record)
+            self._progress.restart_clock()
+        why = self._growing.over(self.images)
+        if not why:
+            return False
+        old = self._state.extras
+        moved = self._growing.move(self.images)
+        new = {name: jax.device_put(value, old[name].sharding) for name, value in moved.items()}
+        self._state = self._state.replace(extras={**old, **new})
+        self.log.status(
+            f"{self.images} images: {why}; on to {growth.resolutions[self._stage]} pixels."
+        )
+        return True
+
+    def _model(self) -> generate.Model:
+        """The averaged generator."""
+        average, extras = whole(self._state.ema), self._state.extras
+        variables = self._family.sampled(average, extras, self._frozen)
+        return generate.Model(self._family, variables, self.config, self.step, self._samplers)
 
     def _report(self, watched: dict[str, Any] | None, record: dict[str, Any] | None) -> None:
         """Logs the means since the last report, what the watch sees, and what was measured."""
@@ -236,10 +290,10 @@ class Run:
 
     def _show(self) -> None:
         """Draws the family's ``grid`` from the averaged generator."""
-        average = whole(self._state.ema)
+        variables = self._model().variables
 
         def sample(draws):
-            return self._samplers.sample(average, draws)
+            return self._samplers.sample(variables, draws)
 
         sheet = self._family.sheets["grid"](
             lambda truncation: sample, jax.random.key(SHOWN_SEED), self._request
@@ -258,10 +312,7 @@ class Run:
     def _measure(self) -> dict[str, Any]:
         """Evaluates the averaged generator."""
         assert self._evaluation
-        model = generate.Model(
-            self._family, whole(self._state.ema), self.config, self.step, self._samplers
-        )
-        record = self._evaluation(model)
+        record = self._evaluation(self._model())
         self.log.status(evaluate.table(record))
         self._progress.restart_clock()
         return record
@@ -322,7 +373,7 @@ def steps_for(images: int, per_step: int) -> int:
 def _compile(program: Program, names: tuple[str, ...], log: Logger) -> Any:
     began = time.monotonic()
     log.status(f"Compiling the step that plays {', '.join(names)} ...")
-    compiled = program.step.lower(program.state, program.batches, program.key, due=names).compile()
+    compiled = program.lower(names).compile()
     log.status(f"Compiled in {time.monotonic() - began:.0f} s.")
     return compiled
 

@@ -93,11 +93,14 @@ def save(name, folder, layout, mesh, start=False):
         threads=0,
         prefetch=1,
     )
-    names = tuple(phase.name for phase in family.phases)
+    stages = range(len(family.growth.resolutions) if family.growth else 1)
+    frozen = program.place_frozen(jax.tree.map(widen, family.load_frozen()))
     for _ in range(STEPS):
         drawn = next(stream)
         batch = {field: drawn[field] for field in family.item}
-        state, _ = program.step(state, {"real": batch}, jax.random.key(0), due=names)
+        for stage in stages:
+            names = tuple(phase.name for phase in family.phases if phase.plays_in(stage))
+            state, _ = program.step(state, {"real": batch}, jax.random.key(0), frozen, due=names)
     stream.close()
     final = named(state)
     if jax.process_index() == 0:

@@ -83,6 +83,7 @@ class Phase:
       touches: regular expression of the parameter paths that it moves; the others keep value,
         moments and count.
       writes: side state that it may change: ``"g/batch_stats"``, ``"extras/path_mean"``.
+      stage: of the run, by number, that plays it: of networks that grow; ``None``: every stage.
     """
 
     name: str
@@ -97,6 +98,11 @@ class Phase:
     reduce: Literal["mean", "sum"] = "mean"
     touches: str = ".*"
     writes: tuple[str, ...] = ()
+    stage: int | None = None
+
+    def plays_in(self, stage: int) -> bool:
+        """Whether a stage plays it."""
+        return self.stage in (None, stage)
 
 
 Step = Callable[..., tuple[TrainState, dict[str, Any]]]
@@ -109,17 +115,17 @@ def keep_extras(extras: Mapping[str, Any], step: Any) -> Mapping[str, Any]:
     return extras
 
 
-def due(phases: Sequence[Phase], step: int) -> tuple[str, ...]:
-    """Names of the phases that step number ``step`` (from 0) plays, in order."""
-    return tuple(phase.name for phase in phases if step % phase.every == 0)
+def due(phases: Sequence[Phase], step: int, stage: int = 0) -> tuple[str, ...]:
+    """Names of the phases that step number ``step`` (from 0) plays in a stage, in order."""
+    return tuple(p.name for p in phases if step % p.every == 0 and p.plays_in(stage))
 
 
-def programs(phases: Sequence[Phase]) -> dict[tuple[str, ...], Fraction]:
-    """The distinct sets of due phases and the share of steps that each has, commonest first."""
+def programs(phases: Sequence[Phase], stage: int = 0) -> dict[tuple[str, ...], Fraction]:
+    """The distinct sets of a stage's due phases and the share of its steps, commonest first."""
     period = math.lcm(*(phase.every for phase in phases))
     counts: dict[tuple[str, ...], int] = {}
     for step in range(period):
-        names = due(phases, step)
+        names = due(phases, step, stage)
         counts[names] = counts.get(names, 0) + 1
     ordered = sorted(counts.items(), key=lambda entry: -entry[1])
     return {names: Fraction(count, period) for names, count in ordered}

@@ -73,8 +73,13 @@ def gathered(places: Any, axis: str = "fsdp") -> Any:
 
 
 def whole(tree: Any) -> Any:
-    """Arrays of a mesh, moved to where they are :func:`gathered`."""
-    return jax.device_put(tree, gathered(jax.tree.map(lambda leaf: leaf.sharding, tree)))
+    """Arrays of a mesh, moved to where each device has all of them."""
+
+    def place(leaf: Any) -> Sharding:
+        at = leaf.sharding
+        return NamedSharding(at.mesh, P()) if isinstance(at, NamedSharding) else at
+
+    return jax.device_put(tree, jax.tree.map(place, tree))
 
 
 REPLICATE = (Rule("", replicate),)

@@ -53,9 +53,15 @@ def step_of(family, phase):
     return functools.partial(step, due=(phase.name,))
 
 
+def sampled(family):
+    """Variables to sample with, before the first step."""
+    state = family.init(jax.random.key(0))
+    return family.sampled(state.ema, state.extras, family.load_frozen())
+
+
 def batches_of(family):
     program = assemble(family, make_mesh({"data": 1}, jax.devices()[:1]))
-    return program.batches, program.key
+    return program.batches, program.key, program.frozen
 
 
 def check_moved(family, phase, moved, before):
@@ -93,10 +99,10 @@ def test_a_full_preset_has_a_place_and_a_player_for_every_parameter(file, preset
 def test_each_phase_of_a_tiny_preset_leaves_the_rest_alone(file, preset):
     family = tiny(file, preset)
     before = family.abstract_state()
-    batches, key = batches_of(family)
+    batches, key, frozen = batches_of(family)
     for phase in family.phases:
         traced, (after, metrics) = jax.make_jaxpr(step_of(family, phase), return_shape=True)(
-            before, batches, key
+            before, batches, key, frozen
         )
         wanted = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), before)
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == wanted
@@ -112,7 +118,7 @@ def test_each_phase_of_a_tiny_preset_leaves_the_rest_alone(file, preset):
 @every_default
 def test_each_compiled_phase_moves_its_own_and_stays_finite(file):
     family = tiny(file)
-    shapes, _ = batches_of(family)
+    shapes, _, _ = batches_of(family)
     numbers = np.random.default_rng(0)
 
     def fill(leaf):
@@ -124,7 +130,8 @@ def test_each_compiled_phase_moves_its_own_and_stays_finite(file):
     before = family.init(jax.random.key(0))
     old = named(before)
     for phase in family.phases:
-        after, metrics = jax.jit(step_of(family, phase))(before, batches, jax.random.key(1))
+        step = jax.jit(step_of(family, phase))
+        after, metrics = step(before, batches, jax.random.key(1), family.load_frozen())
         new = named(after)
         moved = {name for name in old if not np.array_equal(old[name], new[name])}
         check_moved(family, phase, moved, set(old))
@@ -140,9 +147,8 @@ def shape_of(family):
 @every_default
 def test_samples_have_the_items_shape_and_range(file):
     family = tiny(file)
-    state = family.init(jax.random.key(0))
     draws = family.draws(jax.random.key(1), jnp.arange(3), Request())
-    samples = np.asarray(jax.jit(family.sample)(state.ema, draws))
+    samples = np.asarray(jax.jit(family.sample)(sampled(family), draws))
     frames = draws["times"].shape[1:] if "clip" in family.item else ()
     assert samples.shape == (3, *frames, *shape_of(family))
     assert np.isfinite(samples).all() and np.abs(samples).max() <= 1
@@ -171,8 +177,8 @@ def test_official_weights_go_out_and_come_back(file):
     family, config = tiny(file), configs.module(file).tiny()
     official = official_of(config)
     state = family.init(jax.random.key(0))
-    for player, module in family.networks.items():
-        variables = state.players[player].variables
+    for player in getattr(official, "PLAYERS", family.networks):
+        module, variables = family.networks[player], state.players[player].variables
         written = official.to_official(variables, module) | official.constants(module)
         back, report = official.from_official(written, module)
         assert report.complete and set(report.matched) | set(report.ignored) == set(written)
@@ -215,7 +221,7 @@ def test_a_request_that_cannot_be(request_, words):
 @every_default
 def test_videos_of_the_default_have_the_items_shape(file):
     family = tiny(file)
-    sample = functools.partial(jax.jit(family.sample), family.init(jax.random.key(0)).ema)
+    sample = functools.partial(jax.jit(family.sample), sampled(family))
     request = Request(rows=1, frames=2, anchors=2)
     assert family.videos and ("clips" in family.videos) == ("clip" in family.item)
     for name, video in family.videos.items():

@@ -49,6 +49,11 @@ def uniform(q: Float[Array, "*b t d"], k: Float[Array, "*b s d"]) -> Float[Array
     return jnp.zeros((*q.shape[:-1], k.shape[-2]), jnp.promote_types(q.dtype, jnp.float32))
 
 
+def itself(q: Float[Array, "*b t d"], k: Float[Array, "*b t d"]) -> Float[Array, "*b t t"]:
+    """A token counts for itself alone: what the released text head does to a text on its own."""
+    return jnp.where(jnp.eye(q.shape[-2], dtype=bool), uniform(q, k), -jnp.inf)
+
+
 @dataclasses.dataclass(frozen=True)
 class WithoutSelf:
     """Other scores, of which none is of a token with itself (`mask_self` of the released code)."""

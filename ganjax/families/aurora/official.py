@@ -61,6 +61,8 @@ RULES = (
     (r"\bup\b", "conv1"),
     (r"\boffsets/affine\b", "mtm_style"),
 )
+AVERAGED = "generator_smooth/"  # in front of names of the released file
+PLAYERS = ("g",)  # those whose weights were released
 HALVES = (":value", ":gate")  # of a released tensor that is two of ours
 GATED = re.compile(r"(^|\.)(net\.\d+(\.0)?|project_in)\.proj\.(weight|bias)$")
 
@@ -93,6 +95,7 @@ def read(
         inputs: of the part.
         taps: the filters that it has.
     """
+    state, others = _averaged(state)
     state = halved({name: np.asarray(array) for name, array in state.items()})
     filled, missing = fill(state, entries_of(module, inputs), FIELDS)
     matched = []
@@ -108,6 +111,7 @@ def read(
     args, kwargs = inputs
     initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
     report = _whole(report_of(state, filled, missing, others=matched))
+    report = dataclasses.replace(report, ignored=(*report.ignored, *others))
     return complete(filled, report, FIELDS, None if strict else initial), report
 
 
@@ -143,9 +147,23 @@ def constants(module: nn.Module) -> dict[str, np.ndarray]:
 
 
 def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
-    """The released file says nothing of its architecture: the config's has to be the model's."""
+    """The config with the text head of the released weights.
+
+    The file says nothing of its architecture: sizes have to be the config's.
+    """
     del weights
+    config = config.copy_and_resolve_references().unlock()
+    config.model.text_scores = "itself"
     return config
+
+
+def _averaged(state: State) -> tuple[State, list[str]]:
+    """The averaged generator of the released file, and the names of what else is in it."""
+    own = {name: array for name, array in state.items() if name.startswith(AVERAGED)}
+    if not own:
+        return state, []
+    others = [name for name in state if name not in own]
+    return {name.removeprefix(AVERAGED): array for name, array in own.items()}, others
 
 
 def halved(state: State) -> dict[str, np.ndarray]:

@@ -88,3 +88,10 @@ def test_what_does_not_fit_is_said(state):
     other = {**state, "synthesis.filter": np.ones((4, 4)) / 16}
     with pytest.raises(ValueError, match="synthesis.filter is the filter"):
         official.from_official(other, MODULE)
+
+
+def test_the_averaged_generator_of_the_released_file(variables, state):
+    file = {f"generator_smooth/{name}": array for name, array in state.items()}
+    back, report = official.from_official(file | {"step": np.zeros(())}, MODULE)
+    assert report.complete and report.ignored == ("step",)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)

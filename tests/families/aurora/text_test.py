@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ganjax.families.aurora.attention import itself
 from ganjax.families.aurora.text import AcrossTexts, AcrossTokens, TextHead
 from ganjax.layers.initializers import init_on_host
 
@@ -68,3 +69,13 @@ def test_queries_and_keys_learn_only_where_scores_depend_on_them(right, released
         loss = functools.partial(lambda head, p: head.apply(p, TEXT, END)[1].sum(), head)
         gradient = jax.grad(loss)(variables)["params"]["res_blocks_0"]["attn"]["to_qkv"]["kernel"]
         assert np.any(gradient[:, :16]) == learns and np.any(gradient[:, 16:])
+
+
+def test_a_text_alone_is_read_as_by_the_released_head(released):
+    head, variables = released
+    itself_alone = head.clone(attention=functools.partial(AcrossTokens, scores=itself))
+    for one in (slice(0, 1), slice(1, 2)):
+        wanted = head.apply(variables, TEXT[one], END[one])
+        found = itself_alone.apply(variables, TEXT, END)
+        for a, b in zip(found, wanted):
+            np.testing.assert_allclose(a[one], b, rtol=1e-5, atol=1e-6)
