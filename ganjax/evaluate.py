@@ -446,7 +446,12 @@ def table(record: dict[str, Any]) -> str:
     for name, value in record["metrics"].items():
         of = _protocol_of(name, record)
         spread = record["spread"].get(of)
-        what, reference = next(iter(record["references"][of].items()), ("", None))
+        references = record["references"][of]
+        what = next(iter(references), "")
+        # Of several values each may have its own.
+        own = f"{what}_{name.removeprefix(of).removeprefix('_')}"
+        what = own if own in references else what
+        reference = references.get(what)
         rows.append(
             (
                 name,

@@ -109,9 +109,11 @@ def test_prompts_are_answered_by_colour_and_shape():
         ("prompt_accuracy", "prompt_accuracy_color", "prompt_accuracy_shape"), 1.0
     )
     asked = np.array([COMBINATIONS.index(scene.combination) for scene in scenes])
-    chance = (asked[:, None] == asked).mean()
+    chance = pytest.approx((asked[:, None] == asked).mean())
     assert right["references"]["prompt_accuracy"] == {
-        "chance": pytest.approx(chance),
+        "chance": chance,
+        "chance_color": chance,  # each colour is held out with one shape
+        "chance_shape": chance,
         "held_out_real": 0.875,
     }
     assert right["protocols"]["prompt_accuracy"]["prompts"] == "heldout"
@@ -120,8 +122,11 @@ def test_prompts_are_answered_by_colour_and_shape():
     found = measured(model_of(prompts, wrong), ["prompt_accuracy"])
     assert list(found["metrics"].values()) == [0, 1, 0]
     assert found["references"]["prompt_accuracy"]["chance"] == 0
+    assert found["references"]["prompt_accuracy"]["chance_color"] == chance
+    lines = {line.split()[0]: line.split()[1:4] for line in evaluate.table(found).splitlines()}
+    assert lines["prompt_accuracy"] == ["0", "0", "chance"]
+    assert lines["prompt_accuracy_color"][2] == "chance_color"
     assert evaluate.rank(found) == 0 > evaluate.rank(right)
-    assert "prompt_accuracy_color" in evaluate.table(found)
 
 
 def _next(shape):

@@ -154,18 +154,18 @@ def _combinations(measured: Measured, *, shapes: int) -> Result:
     Chance is that of a sample and any of the prompts, its own or another's.
     """
     assert measured.known is not None and measured.asked is not None
-    found, asked = measured.fake.argmax(axis=1), measured.asked
-    right = found == asked
-    kinds = measured.fake.shape[1]
-    shares = [np.bincount(each, minlength=kinds) / len(each) for each in (found, asked)]
-    return Result(
-        {
-            "": float(right.mean()),
-            "color": float((found // shapes == asked // shapes).mean()),
-            "shape": float((found % shapes == asked % shapes).mean()),
-        },
-        reference={"chance": float(shares[0] @ shares[1]), "held_out_real": measured.known},
-    )
+    both = measured.fake.argmax(axis=1), measured.asked
+    values, chances = {}, {}
+    for part, (found, asked) in {
+        "": both,
+        "color": tuple(each // shapes for each in both),
+        "shape": tuple(each % shapes for each in both),
+    }.items():
+        values[part] = float((found == asked).mean())
+        kinds = max(found.max(), asked.max()) + 1
+        shares = [np.bincount(each, minlength=kinds) / len(each) for each in (found, asked)]
+        chances["_".join(filter(None, ("chance", part)))] = float(shares[0] @ shares[1])
+    return Result(values, reference=chances | {"held_out_real": measured.known})
 
 
 MEASURES = {
