@@ -86,6 +86,12 @@ def base() -> ml_collections.ConfigDict:
     """What the presets share: sizes of the released generator, the paper's optimizer."""
     return defaults.config(
         aurora.__name__,
+        data=dict(
+            text="",  # the CLIP whose vocabulary reads captions
+            objects=2,  # in a picture of captioned_shapes at most
+            filters=(),  # of a webdataset, as ("similarity>=0.3",)
+            embedded=False,  # records hold what the text tower says: prepare --text
+        ),
         model=dict(
             encoder="pretrained",  # weights of the CLIP that data.text names; random: of none
             latent_dim=128,

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
+from ganjax import config as configs
 from ganjax.data import webdataset
 from ganjax.data.files import Folder
 from ganjax.data.prepare import main
@@ -197,6 +198,17 @@ def test_a_config_opens_it(shards):
         open_source(data(source="webdataset"))
     with pytest.raises(ValueError, match="and not of 'folder'"):
         open_source(data(source="folder", path=str(shards), filters=("a>1",)))
+
+
+def test_a_run_filters_by_the_command_line(shards):
+    """The fields that texts have are those of the config, whatever its preset."""
+    for preset in ("shapes", "laion64"):
+        config = configs.load(f"configs/aurora.py:{preset}")
+        overrides = {"data.source": "webdataset", "data.path": str(shards)}
+        overrides |= {"data.filters": "('similarity>=0.5',)", "data.embedded": "false"}
+        assert len(open_source(configs.override(config, overrides).data)) == 2
+        with pytest.raises(ValueError, match="embedded=True takes texts that"):
+            open_source(configs.override(config, overrides | {"data.embedded": "true"}).data)
 
 
 def test_captions_are_prepared_and_trained_on(shards, tmp_path, capsys):
