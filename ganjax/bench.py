@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 import sys
@@ -18,21 +17,33 @@ import numpy as np
 import tqdm
 
 import ganjax
+from ganjax.data.demo import ShapeVideos
 from ganjax.layers.images import to_float
+from ganjax.metrics import shape_clips
 from ganjax.metrics.cache import cached
 from ganjax.metrics.classifier import train_classifier
+from ganjax.metrics.clips import real_clips
 from ganjax.metrics.collect import Collected, Halves, Want, collect
 from ganjax.metrics.features import BATCH, Extractor
 from ganjax.metrics.hosts import of_first, share
 from ganjax.metrics.measures import MEASURES, Measured, Result, averaged
 from ganjax.metrics.pairs import squares
-from ganjax.metrics.protocols import CLASSIFIER, COMBINATIONS, PIXELS, Protocol
+from ganjax.metrics.protocols import (
+    CLASSIFIER,
+    COMBINATIONS,
+    FRAMES,
+    NO_WEIGHTS,
+    PIXELS,
+    SHAPE_CLIPS,
+    Protocol,
+)
 from ganjax.pretrained import catalog
 from ganjax.subjects import Finite, Subject
 from ganjax.subjects.captioned_shapes import HeldOut, classifier
 from ganjax.subjects.models import Pairs
 from ganjax.subjects.pictures import Pictures
 
+SHAPE_VIDEOS = 2000  # that the network of clips learns from
 PAIRS_BATCH = 16  # pairs of images that a generator makes together
 
 
@@ -62,7 +73,7 @@ class Bench:
         self._reals, self._protocols, self._seed = reals, tuple(chosen), seed
         self._folder = tempfile.TemporaryDirectory(prefix="ganjax-features-")
         self._extractors: dict[tuple[str, ...], Extractor] = {}
-        for name in {protocol.network for protocol in chosen} - {CLASSIFIER, COMBINATIONS, PIXELS}:
+        for name in {protocol.network for protocol in chosen}.difference(NO_WEIGHTS):
             catalog.find(name)  # absent ones are an error now, not when they are first used
 
     def again(self, reals: Finite, seed: int) -> "Bench":
@@ -131,7 +142,13 @@ class Bench:
     @functools.cached_property
     def _networks(self) -> dict[str, _Network]:
         names = dict.fromkeys(protocol.network for protocol in self._protocols)
-        made = {CLASSIFIER: self._classifier, COMBINATIONS: self._combinations, PIXELS: _pixels}
+        made = {
+            CLASSIFIER: self._classifier,
+            COMBINATIONS: self._combinations,
+            PIXELS: _pixels,
+            SHAPE_CLIPS: _shape_clips,
+            FRAMES: _differences,
+        }
         return {name: made[name]() if name in made else self._load(name) for name in names}
 
     def _load(self, name: str) -> _Network:
@@ -160,8 +177,7 @@ class Bench:
             features, logits = made.network.apply({"params": variables}, images)
             return {"features": features, "logits": logits}
 
-        digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(params)))
-        return _Network(function, params, digest.hexdigest(), float(accuracy))
+        return _Network(function, params, catalog.digest(params), float(accuracy))
 
     def _combinations(self) -> _Network:
         """Of captioned shapes, trained once for all runs of a size."""
@@ -285,6 +301,43 @@ def _pixels() -> _Network:
         return {"pixels": to_float(samples).reshape(len(samples), -1)}
 
     return _Network(function, (), PIXELS)
+
+
+def _differences() -> _Network:
+    """Of neighbouring frames, their mean over a clip."""
+
+    def function(_: Any, clips: Any) -> Any:
+        steps = jnp.abs(jnp.diff(clips.astype(jnp.float32), axis=1))
+        return {"difference": jnp.mean(steps, axis=(1, 2, 3, 4))[:, None]}
+
+    return _Network(function, (), FRAMES)
+
+
+def _shape_clips() -> _Network:
+    """Trained on built-in videos of its own seed, and kept for the next time."""
+    source = ShapeVideos((shape_clips.SIDE,) * 2, count=SHAPE_VIDEOS, seed=1)
+    classes = len(source.classes)
+
+    def trained() -> dict[str, np.ndarray]:
+        lengths = [len(source.video(index)) for index in range(len(source))]
+        chosen = real_clips(lengths, shape_clips.FRAMES)
+        known = list(zip(chosen.videos.tolist(), chosen.frames))
+        clips = [source.video(index).read(frames) for index, frames in known]
+        moves = [source.moves(index, (frames / source.rate).tolist()) for index, frames in known]
+        labels = [source[index]["label"] for index, _ in known]
+        _, params = shape_clips.train(np.stack(clips), np.array(labels), np.stack(moves), classes)
+        return shape_clips.to_arrays(params)
+
+    recipe = {"name": SHAPE_CLIPS, "steps": shape_clips.STEPS, "version": 1}
+    arrays = cached(cache_folder(), source.fingerprint(), recipe, "trained here", trained)
+    params = of_first(shape_clips.from_arrays(arrays))
+    network = shape_clips.Network(classes, moves=len(source.moves(0, (0.0, 1.0))))
+
+    def function(variables: Any, clips: Any) -> Any:
+        features, *_ = network.apply({"params": variables}, clips)
+        return {"features": features}
+
+    return _Network(function, params, catalog.digest(params))
 
 
 def _want(protocol: Protocol, count: int) -> Want:

@@ -23,7 +23,7 @@ from ganjax.data.sources import BUILT_IN, LABELLED, Source, open_source, read_op
 from ganjax.family import Family, Request
 from ganjax.metrics import protocols
 from ganjax.metrics.measures import MEASURES, Result
-from ganjax.metrics.protocols import COMBINATIONS, Protocol
+from ganjax.metrics.protocols import COMBINATIONS, FRAMES, Protocol
 from ganjax.pretrained import catalog
 from ganjax.subjects import Finite, Nothing, Subject, captions, pictures, videos
 from ganjax.subjects.captioned_shapes import Asked, HeldOut
@@ -39,9 +39,11 @@ def metric_names(source: str, family: Family | None = None) -> tuple[str, ...]:
     """The metrics of runs on a source that need no download, the one that ranks first.
 
     Args:
-      family: of the run; of videos there are none.
+      family: of the run; one of videos has others.
     """
-    if source not in BUILT_IN or _clips(family):
+    if _clips(family):
+        return ("fd_shape_clips", "frame_difference") if source == "shapes" else ()
+    if source not in BUILT_IN:
         return ()
     if source in LABELLED:
         return f"fd_{source}", "class_accuracy"
@@ -266,8 +268,11 @@ def keep(record: dict[str, Any], file: str | pathlib.Path) -> None:
 def rank(record: dict[str, Any]) -> float:
     """How a record's first metric ranks its model; less is better."""
     name, value = next(iter(record["metrics"].items()))
-    measure = record["protocols"][_protocol_of(name, record)]["measure"]
-    return value if MEASURES[measure].better == "less" else -value
+    of = _protocol_of(name, record)
+    better = MEASURES[record["protocols"][of]["measure"]].better
+    if better == "near":
+        return abs(value - next(iter(record["references"][of].values())))
+    return value if better == "less" else -value
 
 
 def _protocol_of(name: str, record: dict[str, Any]) -> str:
@@ -426,7 +431,7 @@ class Evaluation:
 def _with_samples(protocol: Protocol, samples: int | None) -> Protocol:
     if not samples or samples == protocol.fakes:
         return protocol
-    if not protocol.built_in:
+    if not protocol.built_in and protocol.network != FRAMES:
         raise ValueError(
             f"{samples} samples, but {protocol.name} is of {protocol.fakes}: another number is "
             "another metric. Leave --samples (config.evaluate.samples) out."

@@ -172,6 +172,46 @@ def test_a_run_of_videos_is_measured_by_clips_and_by_frames(monkeypatch):
     assert json.loads(json.dumps(record))["protocols"][metrics[0]]["clip"]["stride"] == 2
 
 
+def test_a_run_on_shapes_is_measured_without_a_download(monkeypatch):
+    names = evaluate.metric_names("shapes", CLIPS)
+    assert names == ("fd_shape_clips", "frame_difference")
+    of_means = bench._Network(lambda v, clips: Means().apply(v, clips, ["features"]), (), "means")
+    monkeypatch.setattr(bench, "_shape_clips", lambda: of_means)
+    source = Videos()
+    record = evaluate.Evaluation(CONFIG, source, samples=9, family=CLIPS)(model())
+    small = [source.video(i).pixels[:, ::2, ::2] for i in range(11)]
+    chosen = real_clips([len(video) for video in small], 16, 1, 2000, 0)
+    reals = np.stack([small[v][f] for v, f in zip(chosen.videos, chosen.frames)])
+    fakes = made(9, 16)
+    differences = [np.abs(np.diff(clips.astype(float), axis=1)).mean() for clips in (fakes, reals)]
+    found = record["metrics"]
+    assert found["fd_shape_clips"] == pytest.approx(
+        distance(means(reals), means(fakes), ddof=1), rel=1e-4
+    )
+    assert found["frame_difference"] == pytest.approx(differences[0], rel=1e-5)
+    real = record["references"]["frame_difference"]["real"]
+    assert real == pytest.approx(differences[1], rel=1e-5) and real > differences[0] > 0.1
+    assert evaluate.rank(record) == found["fd_shape_clips"]
+    alone = record | {"metrics": {"frame_difference": found["frame_difference"]}}
+    assert evaluate.rank(alone) == pytest.approx(real - found["frame_difference"])
+    # What was seen of the real ones is kept for the next time.
+    monkeypatch.setattr(videos.VideoClips, "batches", lambda self, places: iter(()))
+    again = evaluate.Evaluation(CONFIG, source, samples=9, family=CLIPS)(model())
+    assert again["metrics"] == found
+
+
+def test_the_network_of_clips_is_trained_once(monkeypatch):
+    monkeypatch.setattr(bench, "SHAPE_VIDEOS", 3)
+    trained = bench.shape_clips.train
+    monkeypatch.setattr(bench.shape_clips, "train", lambda *known: trained(*known, steps=1))
+    first = bench._shape_clips()
+    monkeypatch.setattr(bench.shape_clips, "train", None)
+    second = bench._shape_clips()
+    assert first.sha256 == second.sha256
+    features = second.function(second.variables, jnp.asarray(made(2, 16)))["features"]
+    assert features.shape == (2, 64)
+
+
 def test_labels_are_those_of_all_videos_at_random(monkeypatch):
     few(monkeypatch, "fvd2048_16f", clip=Clip(4), reals=2, fakes=40)
     seen = []
@@ -255,7 +295,9 @@ def test_mistakes_of_videos_are_named(monkeypatch):
     with pytest.raises(ConfigError, match="'fid50k' is of images; this run makes videos"):
         evaluate.check_metrics(["fid50k"], "shapes", CLIPS)
     with pytest.raises(ValueError, match="no metric that needs no download"):
-        evaluate.check_metrics([], "shapes", CLIPS)
+        evaluate.check_metrics([], "folder", CLIPS)
+    with pytest.raises(ConfigError, match="'fd_shape_clips' is not for runs on folder"):
+        evaluate.check_metrics(["fd_shape_clips"], "folder", CLIPS)
     with pytest.raises(ConfigError, match="pictures and their captions; this run makes none"):
         evaluate.check_metrics(["clip_score_b32"], "shapes")
     few(monkeypatch, "fvd2048_16f", clip=Clip(4), reals=5, fakes=4)

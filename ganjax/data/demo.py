@@ -299,6 +299,11 @@ class ShapeVideos:
             glow=start.glow + math.pi * next(waves),
         )
 
+    def moves(self, index: int, times: Sequence[float]) -> Float[np.ndarray, "m"]:
+        """Place and size of the shape of video ``index``, at the first and last of some times."""
+        ends = (self.scene(index, time) for time in (times[0], times[-1]))
+        return np.array([value for scene in ends for value in (scene.x, scene.y, scene.size)])
+
     def _draws(self, index: int) -> Float[np.ndarray, "26"]:
         return np.random.Generator(
             np.random.Philox(key=[self.seed, index], counter=1 << 64)

@@ -13,7 +13,7 @@ from ganjax.interop.nvidia_pickle import Module, read_snapshot
 from ganjax.interop.read import read_state
 
 PLAYERS = ("G", "D", "G_ema")  # generator, discriminator, averaged generator
-SUFFIXES = (".pkl", ".pth", ".pt", ".safetensors")
+SUFFIXES = (".pkl", ".pth", ".pt", ".npz", ".safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Weights:
 def read_weights(path: str | os.PathLike) -> Weights:
     """The networks of an official file, or of a folder with G.pth, D.pth, G_ema.pth.
 
-    A single .pth or .pt is of the network that its name begins with, else of the averaged
+    A single .pth, .pt or .npz is of the network that its name begins with, else of the averaged
     generator. So is a .safetensors, but where all its names begin with `G.`, `D.` or `G_ema.`.
 
     Raises:

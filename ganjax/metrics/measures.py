@@ -73,12 +73,12 @@ class Measure:
 
     Attributes:
       form: of the features that it takes.
-      better: "less" or "more".
+      better: "less" or "more", or "near" its reference.
       compute: with the protocol's options.
     """
 
     form: Literal["moments", "rows"]
-    better: Literal["less", "more"]
+    better: Literal["less", "more", "near"]
     compute: Callable[..., Result]
 
 
@@ -142,6 +142,14 @@ def _psnr(measured: Measured) -> Result:
     return Result({"": psnr(measured.fake)})
 
 
+def _motion(measured: Measured) -> Result:
+    """The mean difference of neighbouring frames, in grey levels of 0 to 255."""
+    value, real = (
+        float(np.mean(side, dtype=np.float64)) for side in (measured.fake, measured.real)
+    )
+    return Result({"": value}, reference={"real": real})
+
+
 def _accuracy(measured: Measured) -> Result:
     assert measured.known is not None
     right = measured.fake.argmax(axis=1) == measured.asked
@@ -180,6 +188,7 @@ MEASURES = {
     "density_coverage": Measure("rows", "more", _density_coverage),
     "path_length": Measure("rows", "less", _path_length),
     "psnr": Measure("rows", "more", _psnr),
+    "motion": Measure("rows", "near", _motion),
     "accuracy": Measure("rows", "more", _accuracy),
     "combinations": Measure("rows", "more", _combinations),
 }

@@ -20,7 +20,10 @@ VGG = "vgg16"
 I3D, I3D_DIGAN = "i3d-styleganv", "i3d-videogpt"
 C3D = "c3d-ucf101"
 PIXELS = "pixels"  # no network: pairs of pictures are compared as they are, `metrics.pairs`
-OF_CLIPS = (I3D, I3D_DIGAN, C3D)
+SHAPE_CLIPS = "shape-clips"  # trained on the spot and kept, `metrics.shape_clips`
+FRAMES = "frames"  # no network: neighbouring frames of clips are compared as they are
+OF_CLIPS = (I3D, I3D_DIGAN, C3D, SHAPE_CLIPS, FRAMES)
+NO_WEIGHTS = (CLASSIFIER, COMBINATIONS, PIXELS, SHAPE_CLIPS, FRAMES)  # nothing lies in a file
 
 ALL = None
 BY_N, BY_N_LESS_1 = {"ddof": 0}, {"ddof": 1}  # divisors of covariances
@@ -77,7 +80,7 @@ class Protocol:
     Attributes:
       name: of the metric.
       measure: what is computed from features, a key of `measures.MEASURES`.
-      network: of `pretrained.catalog`, `CLASSIFIER`, `COMBINATIONS` or `PIXELS`.
+      network: of `pretrained.catalog`, or of `NO_WEIGHTS`.
       feature: of the network.
       reals: how many real samples, the first of the set's order; None: all; 0: none.
       fakes: how many samples; None: all of a folder; 0: none, the metric is of real samples alone.
@@ -119,7 +122,7 @@ class Protocol:
     @property
     def built_in(self) -> bool:
         """Whether it is of one built-in set, and needs no download."""
-        return self.network in (CLASSIFIER, COMBINATIONS, TINY)
+        return self.network in (CLASSIFIER, COMBINATIONS, SHAPE_CLIPS, TINY)
 
     @property
     def sees(self) -> tuple[Any, ...]:
@@ -238,6 +241,10 @@ TABLE = (
     Protocol("eqr1k", "psnr", PIXELS, "squares", 0, 1000, "data", {}, "as eqr50k",
              probe=Probe("rotation", {"reach": 1.0})),
     # Of videos.
+    Protocol("fd_shape_clips", "frechet", SHAPE_CLIPS, "features", 2000, 1000, "even", BY_N_LESS_1,
+             "ganjax", clip=Clip(16)),
+    Protocol("frame_difference", "motion", FRAMES, "difference", 2000, 1000, "even", {}, "ganjax",
+             clip=Clip(16)),
     Protocol("fvd2048_16f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N,
              _STYLEGANV, clip=Clip(16)),
     Protocol("fvd2048_128f", "frechet", I3D, "logits", 2048, 2048, "data", BY_N,

@@ -18,11 +18,7 @@ def test_every_protocol_can_be_carried_out():
             assert protocol.feature in vgg16.PAIRS
         elif protocol.caption is not None:
             assert protocol.feature in clip.PAIRS and "{}" in protocol.caption
-        elif protocol.network not in (
-            protocols.CLASSIFIER,
-            protocols.COMBINATIONS,
-            protocols.PIXELS,
-        ):
+        elif protocol.network not in protocols.NO_WEIGHTS:
             assert protocol.feature in KINDS[protocol.network].features, protocol.name
         assert protocol.fakes is None or protocol.fakes != 1
         assert protocol.fakes != 0 or protocol.reals != 0, protocol.name

@@ -102,7 +102,7 @@ class ConvLSTM(nn.Module):
             return (h, cell), (h, cell)
 
         start = jnp.zeros((n, height, width, self.features), given.dtype)
-        state = start, start.astype(bias.dtype)
+        state = start, start.astype(jnp.promote_types(start.dtype, bias.dtype))
         # XLA's CPU compiler has no fast gradient of a convolution in a loop.
         return lax.platform_dependent(
             state,
@@ -163,14 +163,28 @@ class Conv3D(nn.Module):
         shape = (*[self.kernel_size] * 3, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
-        y = lax.conv_general_dilated(
-            x.astype(dtype),
-            kernel.astype(dtype),
-            (1, 1, 1),
-            "SAME",
-            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        # XLA's CPU compiler has no fast gradients of convolutions in three dimensions.
+        y = lax.platform_dependent(
+            x.astype(dtype), kernel.astype(dtype), cpu=_conv_of_frames, default=_conv3d
         )
         return (y + self.param("bias", initializers.zeros, (self.features,))).astype(dtype)
+
+
+def _conv3d(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+
+
+def _conv_of_frames(x: Array, kernel: Array) -> Array:
+    """As `_conv3d`: each frame convolved together with its neighbours, as further channels."""
+    taps, height, width, _, features = kernel.shape
+    n, frames = x.shape[:2]
+    padded = jnp.pad(x, ((0, 0), (taps // 2,) * 2, (0, 0), (0, 0), (0, 0)))
+    near = jnp.concatenate([padded[:, tap : tap + frames] for tap in range(taps)], axis=-1)
+    flat = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, -1, features)
+    y = conv2d(near.reshape(n * frames, *near.shape[2:]), flat)
+    return y.reshape(n, frames, *y.shape[1:])
 
 
 def mean_pool(

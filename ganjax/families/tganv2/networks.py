@@ -27,16 +27,24 @@ from ganjax.families.tganv2.subsampling import every
 from ganjax.layers import initializers
 from ganjax.layers.linear import Conv, Dense
 
-# Channels after each upsampling block, as multiples of `channels`.
-WIDTHS = (16, 8, 4, 2, 1, 1)
 COARSEST = 3  # the block after which the first level is rendered
-LEVELS = len(WIDTHS) - COARSEST + 1
+LEVELS = 4  # the paper's
+
+
+def widths(levels: int) -> tuple[int, ...]:
+    """Channels after each upsampling block, as multiples of `channels`.
+
+    NOTE: further levels than the paper's four are as wide as its last two.
+    """
+    return (16, 8, 4, *(2, *(1,) * levels)[: levels - 1])
 
 
 class Generator(nn.Module):
-    """Latents to videos of `64 bottom_width` pixels across.
+    """Latents to videos of `8 bottom_width` pixels across at the first level, twice as many at each
+    further one: of the paper's four levels `64 bottom_width` at the last.
 
     Attributes:
+        levels: resolutions that are rendered.
         frames: of a video.
         latent_dim: entries of z, uniform on [-1, 1].
         bottom_width: pixels, width of the recurrent layers' maps.
@@ -53,6 +61,7 @@ class Generator(nn.Module):
             float32, and so are statistics and the videos.
     """
 
+    levels: int = LEVELS
     frames: int = 16
     latent_dim: int = 256
     bottom_width: int = 3
@@ -69,14 +78,14 @@ class Generator(nn.Module):
     dtype: Any = None
 
     def setup(self) -> None:
-        counts = ("frames", "latent_dim", "bottom_width", "channels", "recurrent_channels")
-        for name in (*counts, "recurrent_layers", "stride"):
+        counts = ("levels", "frames", "latent_dim", "bottom_width", "channels", "stride")
+        for name in (*counts, "recurrent_channels", "recurrent_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; set {name} to 1 or more")
         for name in ("frame_strides", "batch_strides"):
             strides = getattr(self, name)
-            if len(strides) != LEVELS - 1 or min(strides) < 1:
-                raise ValueError(f"{name}={strides}; set {LEVELS - 1} numbers of 1 or more")
+            if len(strides) != self.levels - 1 or min(strides, default=1) < 1:
+                raise ValueError(f"{name}={strides}; set {self.levels - 1} numbers of 1 or more")
         init = initializers.LecunNormal()
         self.fc = Dense(
             self.bottom_width**2 * self.recurrent_channels, kernel_init=init, dtype=self.dtype
@@ -93,9 +102,9 @@ class Generator(nn.Module):
                 dtype=self.dtype,
                 name=f"block{number}",
             )
-            for number, width in enumerate(WIDTHS, 1)
+            for number, width in enumerate(widths(self.levels), 1)
         ]
-        rendered = range(COARSEST, len(WIDTHS) + 1)
+        rendered = range(COARSEST, COARSEST + self.levels)
         self.norms = [self.norm(name=f"b{number}") for number in rendered]
         self.convs = [
             Conv(self.image_channels, kernel_init=init, dtype=self.dtype, name=f"c{number}")
@@ -118,8 +127,11 @@ class Generator(nn.Module):
                 level after the first the first frame that is kept, below its `frame_strides`.
             frames: another number than the module's.
         """
-        if len(offsets) != LEVELS:
-            raise ValueError(f"{len(offsets)} offsets; {LEVELS} are wanted: the start, {WIDTHS=}")
+        if len(offsets) != self.levels:
+            raise ValueError(
+                f"{len(offsets)} offsets; {self.levels} are wanted: the start, and the first frame"
+                " of each level after the first"
+            )
         start, *kept = offsets
         frames = self.frames if frames is None else frames
         reach = (frames - 1) * self.stride + 1
@@ -127,7 +139,7 @@ class Generator(nn.Module):
         h = lax.dynamic_slice_in_dim(h, start, reach, axis=1)[:, :: self.stride]
         h = _by_frame(functools.partial(self._through, stop=COARSEST, train=True), h)
         videos = [self._rendered(h, 1, train=True)]
-        for level in range(1, LEVELS):
+        for level in range(1, self.levels):
             index = level - 1
             h = every(h, kept[index], self.frame_strides[index], self.batch_strides[index])
             first = COARSEST + index
@@ -137,17 +149,25 @@ class Generator(nn.Module):
         return tuple(videos)
 
     def sample(
-        self, z: Float[Array, "n latent_dim"], level: int = LEVELS, frames: int | None = None
+        self,
+        z: Float[Array, "n latent_dim"],
+        level: int | None = None,
+        frames: int | None = None,
+        times: Int[Array, "n t"] | None = None,
     ) -> Float[Array, "n t h w c"]:
         """Inference: whole videos in [-1, 1], of one level (Eq. 5), by the running statistics.
 
         Args:
-            level: 1 for the coarsest, an eighth as wide as the last.
+            level: 1 for the coarsest; the last one without it.
             frames: another number than the module's.
+            times: which of these frames are made, of each video; all without it.
         """
-        if not 1 <= level <= LEVELS:
-            raise ValueError(f"level={level}; set it to a number from 1 to {LEVELS}")
+        level = self.levels if level is None else level
+        if not 1 <= level <= self.levels:
+            raise ValueError(f"level={level}; set it to a number from 1 to {self.levels}")
         h = self._states(z, self.frames if frames is None else frames)
+        if times is not None:
+            h = jnp.take_along_axis(h, times[..., None, None, None], axis=1)
         stop = COARSEST + level - 1
         h = _by_frame(functools.partial(self._through, stop=stop, train=False), h)
         return self._rendered(h, level, train=False)
@@ -273,15 +293,18 @@ class Discriminator(nn.Module):
         return self.join(logits, self.batch_strides)
 
 
-def example_inputs(module: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def example_inputs(
+    module: nn.Module, image_channels: int = 3
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments (shapes only) and keyword arguments for `module.init` and `init_on_host`.
 
-    A discriminator's parameters do not depend on the sizes of its videos but on their channels: 3.
+    Args:
+        image_channels: of a discriminator's videos, on whose sizes no parameter depends.
     """
     if isinstance(module, Generator):
         z = jax.ShapeDtypeStruct((1, module.latent_dim), jnp.float32)
-        return (z,), {"offsets": (0,) * LEVELS}  # known ones: any number of frames will do
+        return (z,), {"offsets": (0,) * module.levels}  # known ones: any number of frames will do
     if isinstance(module, Discriminator):
-        video = jax.ShapeDtypeStruct((1, 2, 64, 64, 3), jnp.float32)
+        video = jax.ShapeDtypeStruct((1, 2, 64, 64, image_channels), jnp.float32)
         return ([video] * (len(module.batch_strides) + 1),), {}
     raise ValueError(f"{type(module).__name__} is no network of TGANv2")

@@ -10,7 +10,8 @@ Names differ by a rule, layouts by transpositions:
     b3/avg_mean, b3/avg_var                  batch_stats  b3/mean, b3/var
 
 The dense layer `fc` counts its outputs as [c, h, w] there and as [h, w, c] here. `b3/N` and the
-like count updates of Chainer's statistics and are left out.
+like count updates of Chainer's statistics and are left out. There is a `c` for each level, from
+`c3` on.
 """
 
 import functools
@@ -22,14 +23,16 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
-from ganjax.families.tganv2.networks import example_inputs
+from ganjax.families.tganv2.networks import COARSEST, example_inputs
 from ganjax.interop import entries as interop
 from ganjax.interop.entries import Entry, Path, State
 from ganjax.interop.report import Report
+from ganjax.interop.weights import Weights
 from ganjax.layers.initializers import init_on_host
 
-FIELDS = "channels, recurrent_channels, recurrent_layers, latent_dim, bottom_width"
+FIELDS = "levels, channels, recurrent_channels, recurrent_layers, latent_dim, bottom_width"
 
 COUNTER = re.compile(r"(^|/)b\d/N$")
 NORM = re.compile(r"b\d$")
@@ -66,6 +69,40 @@ def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np
             gradients pass as `{"params": gradients}`.
     """
     return interop.collect(variables, entries(module))
+
+
+def constants(module: nn.Module) -> dict[str, np.ndarray]:
+    """None: a released file has nothing but weights and statistics."""
+    del module
+    return {}
+
+
+def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
+    """The config with the sizes that the networks' weights tell."""
+    config = config.copy_and_resolve_references().unlock()
+    g = weights.states.get("G", weights.states.get("G_ema", {}))
+    d = weights.states.get("D", {})
+    if "fc/W" in g:
+        heads = [int(found[1]) for name in g if (found := re.fullmatch(r"c(\d+)/W", name))]
+        levels = max(heads) - COARSEST + 1
+        images, features = g[f"c{max(heads)}/W"].shape[:2]
+        outputs, latent_dim = g["fc/W"].shape
+        recurrent = g["decoder0/w_xifoc/W"].shape[1]
+        width = round((outputs / recurrent) ** 0.5)
+        config.data.update(resolution=width * 2 ** (levels + 2), channels=images)
+        config.model.update(
+            levels=levels,
+            latent_dim=latent_dim,
+            g_channels=features,
+            recurrent_channels=recurrent,
+            recurrent_layers=sum(bool(re.fullmatch(r"decoder\d+/w_hifoc/W", name)) for name in g),
+        )
+        for name in ("frame_strides", "batch_strides"):
+            if len(config.model[name]) != levels - 1:
+                config.model[name] = (2,) * (levels - 1)
+    if "level0/block1/c1/W" in d:
+        config.model.d_channels = d["level0/block1/c1/W"].shape[0]
+    return config
 
 
 @functools.lru_cache(maxsize=32)  # tracing a network takes a third of a second

@@ -1,0 +1,143 @@
+"""What TGANv2's subsampling saves in training, by the TPU compiler: a step's memory and FLOPs.
+
+    JAX_OPTIMIZATION_LEVEL=O0 python benchmarks/tganv2_memory.py --what=growth
+    JAX_OPTIMIZATION_LEVEL=O0 python benchmarks/tganv2_memory.py --what=variants
+
+``growth``: one more level doubles the resolution, with and without subsampling. ``variants``: the
+paper's Table 1, frames and videos left out or not, each with two batch sizes, of which a line gives
+the largest that a chip holds. Both are the very step that trains, of the preset ``ucf101_192``, for
+one v5e chip; no TPU is needed. ``--on=cpu`` asks the CPU's compiler, whose convolutions over
+frames take more memory. ``--scale=4`` divides all channels by 4, for a quick look.
+"""
+
+import json
+import time
+from typing import Any
+
+from absl import app, flags
+
+from ganjax import environment
+
+environment.prepare()  # before anything looks for devices
+
+import jax  # noqa: E402
+from jax.experimental import topologies  # noqa: E402
+
+from configs import tganv2  # noqa: E402
+from ganjax.family import build  # noqa: E402
+from ganjax.parallel.mesh import make_mesh  # noqa: E402
+from ganjax.plan import CHIPS, GIB, shortage  # noqa: E402
+from ganjax.program import assemble  # noqa: E402
+
+WHAT = flags.DEFINE_enum("what", "variants", ["variants", "growth"], "Which table.")
+BATCHES = flags.DEFINE_list("batches", ["8", "16"], "Videos of the first level.")
+LEVELS = flags.DEFINE_list("levels", ["2", "3", "4", "5"], "growth: numbers of levels.")
+SCALE = flags.DEFINE_integer("scale", 1, "Divides all channels.")
+PRECISION = flags.DEFINE_string("precision", "float32", "Of the computation.")
+ON = flags.DEFINE_enum("on", "tpu", ["tpu", "cpu"], "Whose compiler is asked.")
+OUT = flags.DEFINE_string("out", None, "File that gets a line of JSON for each program.")
+
+TPU = "TPU v5 lite"
+CHIP = {"topology_name": "v5e:1x1", "chips_per_host_bounds": (1, 1, 1), "num_slices": 1}
+# Strides of frames and of videos.
+VARIANTS = {"both": (2, 2), "frames only": (2, 1), "videos only": (1, 2), "none": (1, 1)}
+PAPER_GIB = 12e9 / GIB  # of a Tesla P100, as the paper has it
+
+
+def measure(levels: int, variant: str, batch: int, device: Any) -> dict[str, Any]:
+    """Memory in bytes and FLOPs of a step."""
+    frames, videos = VARIANTS[variant]
+    config = tganv2.get_config("ucf101_192")
+    config.precision = PRECISION.value
+    config.data.resolution = 24 * 2 ** (levels - 1)
+    config.model.update(
+        levels=levels,
+        frame_strides=(frames,) * (levels - 1),
+        batch_strides=(videos,) * (levels - 1),
+        g_channels=config.model.g_channels // SCALE.value,
+        recurrent_channels=config.model.recurrent_channels // SCALE.value,
+        d_channels=config.model.d_channels // SCALE.value,
+    )
+    config.train.batch = batch
+    row: dict[str, Any] = dict(
+        levels=levels, pixels=config.data.resolution, variant=variant, batch=batch
+    )
+    program = assemble(build(config, device.platform), make_mesh(None, [device]))
+    due = ("g/main", "d/main")
+    began = time.monotonic()
+    try:
+        compiled = program.step.lower(
+            program.state, program.batches, program.key, due=due
+        ).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return row | {"problem": shortage(str(error)), "seconds": time.monotonic() - began}
+    found = compiled.memory_analysis()
+    row["seconds"] = time.monotonic() - began
+    row["temporaries"] = found.temp_size_in_bytes
+    row["memory"] = (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+        + found.temp_size_in_bytes
+    )
+    # Counted where the recurrent layer's steps are written out.
+    alone = assemble(build(config, "cpu"), make_mesh(None, jax.devices("cpu")[:1]))
+    counted = alone.step.lower(alone.state, alone.batches, alone.key, due=due).cost_analysis()
+    return row | {"flops": counted["flops"]}
+
+
+def largest(first: dict[str, Any], second: dict[str, Any], gib: float) -> int | None:
+    """The largest batch in so much memory, which grows in a straight line."""
+    if "memory" not in first or "memory" not in second:
+        return None
+    slope = (second["memory"] - first["memory"]) / (second["batch"] - first["batch"])
+    return int((gib * GIB - first["memory"]) // slope + first["batch"])
+
+
+def _line(row: dict[str, Any]) -> str:
+    head = f"{row['levels']} | {row['pixels']} | {row['variant']} | {row['batch']}"
+    if "problem" in row:
+        return f"| {head} | {row['problem']} | | | {row['seconds']:.0f} |"
+    return (
+        f"| {head} | {row['memory'] / GIB:.2f} | {row['temporaries'] / GIB:.2f} | "
+        f"{row['flops'] / 1e12:.3f} | {row['seconds']:.0f} |"
+    )
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"{argv[1:]} is no flag.")
+    if ON.value == "tpu":
+        device = topologies.get_topology_desc(platform="tpu", **CHIP).devices[0]
+    else:
+        device = jax.devices("cpu")[0]
+    batches = [int(text) for text in BATCHES.value]
+    print(
+        "| levels | pixels | left out | batch | GiB | of them temporary | TFLOP | compiled in s |"
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+
+    def shown(levels: int, variant: str, batch: int) -> dict[str, Any]:
+        row = measure(levels, variant, batch, device)
+        print(_line(row), flush=True)
+        if OUT.value:
+            with open(OUT.value, "a") as file:
+                file.write(json.dumps(row) + "\n")
+        return row
+
+    if WHAT.value == "growth":
+        for levels in map(int, LEVELS.value):
+            for variant in ("both", "none"):
+                shown(levels, variant, batches[0])
+        return
+    limit = CHIPS[TPU][0]
+    for variant in VARIANTS:
+        rows = [shown(4, variant, batch) for batch in batches]
+        fits = [largest(rows[0], rows[-1], gib) for gib in (limit, PAPER_GIB)]
+        print(f"{variant}: {fits[0]} videos in {limit} GiB, {fits[1]} in the paper's 12 GB.")
+
+
+if __name__ == "__main__":
+    app.run(main)
