@@ -226,8 +226,8 @@ def report(index: dict[str, Any], out: str) -> str:
     flags = data if videos or captions else run | data
     words = " ".join(shlex.quote(f"{flag}={value}") for flag, value in flags.items())
     if videos or captions:
-        what = "videos takes clips of" if videos else "what texts say takes"
-        return "\n".join([*lines, f"A config of a family of {what} them by:", f"  {words}"])
+        what = "of videos takes clips of" if videos else "that draws what texts say takes"
+        return "\n".join([*lines, f"A config of a family {what} them by:", f"  {words}"])
     lines.append("Train on them; another --config, as configs/stylegan2.py:auto, takes the same:")
     return "\n".join([*lines, f"  python -m ganjax.main {words}"])
 
