@@ -1,5 +1,6 @@
 """What StyleGAN-V costs beside StyleGAN2, by real frame that D sees: one TPU chip, and this CPU.
 
+    python benchmarks/styleganv_cost.py --on=flops --resolution=256
     python benchmarks/styleganv_cost.py --on=tpu
     python benchmarks/styleganv_cost.py --on=cpu --resolution=32 --channels=512 --steps=12
 
@@ -8,7 +9,7 @@ frames, one of StyleGAN2 as many single images as these are frames. Main phases 
 gradient penalty in every 16th; without augmentation and, but in the row that says so, without path
 lengths, which StyleGAN-V has not. A TPU's times are its compiler's (no TPU is needed), as of
 ``--mode=plan``. On this CPU steps of all programs take turns, and the fastest of each counts, by
-the clock and by the processor time of all threads.
+the clock and by the processor time of all threads. FLOPs are XLA's count before optimisation.
 """
 
 import dataclasses
@@ -40,13 +41,13 @@ class Row:
     """What one of `RIVALS` costs.
 
     Attributes:
-      seconds: of a step, weighted by each program's share of steps.
-      processor: seconds of all threads, likewise; None of a TPU.
+      cost: of a step, weighted by each program's share of steps, in seconds or FLOPs.
+      processor: seconds of all threads, likewise; None but on a CPU.
       frames: real ones of a step.
     """
 
     name: str
-    seconds: float
+    cost: float
     processor: float | None
     frames: int
 
@@ -82,6 +83,17 @@ def by_compiler(config: Any) -> tuple[float, None]:
     for due, share in programs(family.phases).items():
         lowered = program.step.lower(program.state, program.batches, program.key, due=due)
         total += float(share) * read_hlo(lowered.compile().as_text()).cycles / (clock * 1e9)
+    return total, None
+
+
+def by_flops(config: Any) -> tuple[float, None]:
+    """Floating-point operations of a step; nothing is compiled."""
+    family = build(config, "cpu")
+    program = assemble(family, jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",)))
+    total = 0.0
+    for due, share in programs(family.phases).items():
+        lowered = program.step.lower(program.state, program.batches, program.key, due=due)
+        total += float(share) * lowered.cost_analysis()["flops"]
     return total, None
 
 
@@ -128,31 +140,31 @@ class Steps:
         return clock, processor
 
 
-def table(rows: list[Row]) -> str:
-    """Milliseconds by real frame, and how they compare with StyleGAN2's."""
-    lines = ["| | ms a frame | x StyleGAN2 | processor ms a frame | x StyleGAN2 |"]
-    lines.append("|---|---:|---:|---:|---:|")
+def table(rows: list[Row], unit: str = "ms", scale: float = 1e3) -> str:
+    """Costs by real frame, and how they compare with StyleGAN2's."""
+    head = f"| | {unit} a frame | x StyleGAN2 | processor {unit} a frame | x StyleGAN2 |"
+    lines = [head, "|---|---:|---:|---:|---:|"]
     first = next(row for row in rows if row.name == RIVALS[0])
     for row in rows:
-        times = [1e3 * row.seconds / row.frames, row.seconds / row.frames]
-        cells = f"{times[0]:.4g} | {times[1] / (first.seconds / first.frames):.3f}"
-        if row.processor is None or first.processor is None:
-            more = " | "
-        else:
-            used = row.processor / row.frames
-            more = f"{1e3 * used:.4g} | {used / (first.processor / first.frames):.3f}"
-        lines.append(f"| {row.name} | {cells} | {more} |")
+        cells = [row.name]
+        for mine, other in ((row.cost, first.cost), (row.processor, first.processor)):
+            if mine is None or other is None:
+                cells += ["", ""]
+                continue
+            by_frame = mine / row.frames
+            cells += [f"{scale * by_frame:.4g}", f"{by_frame / (other / first.frames):.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def measure(on: str, names: list[str], resolution: int, channels: int, clips: int, steps: int):
     """Rows of `RIVALS`."""
     given = {name: config_of(name, resolution, channels, clips) for name in names}
-    if on == "tpu":
+    if on != "cpu":
         rows = []
         for name, config in given.items():
-            rows.append(Row(name, *by_compiler(config), 3 * clips))
-            print(f"{name}: {1e3 * rows[-1].seconds:.3f} ms a step", flush=True)
+            rows.append(Row(name, *(by_compiler if on == "tpu" else by_flops)(config), 3 * clips))
+            print(f"{name}: {rows[-1].cost:.6g} a step", flush=True)
         return rows
     played = {name: Steps(config) for name, config in given.items()}
     for _ in range(steps):
@@ -169,11 +181,11 @@ def main(overrides: dict[str, str]) -> None:
     sizes = RESOLUTION.value, CHANNELS.value, CLIPS.value
     rows = measure(ON.value, names, *sizes, STEPS.value)
     print(f"{ON.value}: {sizes[0]} pixels, {sizes[1]} / resolution channels, {sizes[2]} clips of 3")
-    print(table(rows))
+    print(table(rows, *(("GFLOP", 1e-9) if ON.value == "flops" else ())))
 
 
 if __name__ == "__main__":
-    ON = flags.DEFINE_enum("on", "cpu", ["cpu", "tpu"], "Where.")
+    ON = flags.DEFINE_enum("on", "cpu", ["cpu", "tpu", "flops"], "What counts.")
     RESOLUTION = flags.DEFINE_integer("resolution", 64, "Pixels.", lower_bound=32)
     CHANNELS = flags.DEFINE_integer("channels", 16384, "Channels, times the resolution.")
     CLIPS = flags.DEFINE_integer("clips", 8, "Clips of a step.", lower_bound=4)

@@ -155,7 +155,7 @@ def shapes():
         told_dim=64,
     )
     config.loss.r1_gamma = 0.5
-    config.train.update(images=64_000, batch=16)
+    config.train.update(images=128_000, batch=16)
     config.ema.update(half_life_images=2_000, ramp_up=0.05)
     config.log.grid_rows = 6
     defaults.for_minutes(config)
