@@ -76,14 +76,15 @@ def test_both_turns_see_the_same_videos_and_the_losses_are_the_released_ones(fam
         scored[name] = np.asarray(d.apply(old["d"], videos))
         assert scored[name].shape == (16 + 8,)
     gradients = jax.grad(lambda videos: d.apply(old["d"], videos).sum())(real)
-    penalty = 0.5 * sum(float(jnp.sum(gradient**2)) for gradient in gradients)
+    weight = configs.tiny().loss.r1_weight
+    penalty = weight * sum(float(jnp.sum(gradient**2)) for gradient in gradients)
     loss = softplus(-scored["real"]).mean() + softplus(scored["fake"]).mean() + penalty
-    assert metrics["g/main/loss"] == pytest.approx(softplus(-scored["fake"]).mean(), rel=1e-5)
-    assert metrics["d/main/loss"] == pytest.approx(loss, rel=1e-5)
-    assert metrics["d/main/r1"] == pytest.approx(penalty, rel=1e-4) and penalty > 1e-7
+    assert metrics["g/main/loss"] == pytest.approx(softplus(-scored["fake"]).mean(), rel=2e-4)
+    assert metrics["d/main/loss"] == pytest.approx(loss, rel=2e-4)
+    assert metrics["d/main/r1"] == pytest.approx(penalty, rel=1e-2) and penalty > 1e-7
     # Statistics moved once, in G's turn.
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
         after.players["g"].collections["batch_stats"],
         moved["batch_stats"],
     )
