@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+# Of the JSON of a case that counts parameters.
+COUNTS = ("total_parameters", "expert_parameters", "router_parameters", "mtm_parameters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +35,17 @@ class Case:
 
     @functools.cached_property
     def stored(self) -> Arrays:
-        """Every array as it is in the file; a case without one has its draws in the JSON."""
+        """Every array as it is in the file; a case without one has its numbers in the JSON."""
         file = self.directory / self.family / f"{self.name}.npz"
         if not file.exists() and "experiments" in self.meta:
             drawn = [np.array(experiment["first20"]) for experiment in self.meta["experiments"]]
             return {f"{number}/first20": array for number, array in enumerate(drawn)}
+        if not file.exists() and "shapes" in self.meta:
+            counts = {key: np.array(self.meta[key]) for key in self.meta if key in COUNTS}
+            parts = self.meta["top_level"] | {
+                f"shape {k}": v for k, v in self.meta["shapes"].items()
+            }
+            return counts | {name: np.array(value) for name, value in parts.items()}
         with np.load(file) as archive:
             return {key: archive[key] for key in archive.files}
 

@@ -446,6 +446,40 @@ def truncation(case: Case) -> Found:
     }
 
 
+def counts(case: Case) -> Found:
+    """Shapes of a state dict, and how many parameters each part has."""
+    # What the released configuration leaves to the constructor.
+    given = case.kwargs
+    defaults: dict[str, Any] = {"filter_kernel": [1, 3, 3, 1], "eps": 1e-8, "num_heads": 8}
+    flags = ("repeat_w", "normalize_z", "normalize_text_cond", "demodulate", "use_wscale")
+    defaults |= dict.fromkeys(flags, True) | dict.fromkeys(("final_tanh", "glu"), False)
+    for part in ("", "mapping_", "text_", "embedding_"):
+        defaults |= {f"{part}wscale_gain": 1.0, f"{part}use_wscale": True, f"{part}lr_mul": 1.0}
+    module = generator(defaults | given)
+    entries = official.entries_of(module, networks.example_inputs(module))
+    shapes: dict[str, tuple[int, ...]] = {}
+    learned: dict[str, int] = {}
+    for entry in entries:
+        for name in entry.names:
+            half, whole = entry.shape, name.removesuffix(":value").removesuffix(":gate")
+            shapes[whole] = half if whole == name else (2 * half[0], *half[1:])
+            if entry.path[0] == "params" and ".mlp." not in name:  # there once more
+                learned[whole] = math.prod(shapes[whole])
+    shapes |= {name: taps.shape for name, taps in official.constants(module).items()}
+
+    def counted(pattern: str) -> int:
+        return sum(count for name, count in learned.items() if re.search(pattern, name))
+
+    return {
+        "total_parameters": counted(""),
+        "expert_parameters": counted(r"\.ff\.net\."),
+        "router_parameters": counted(r"\.routing\."),
+        "mtm_parameters": counted(r"\bmtm_"),
+        **{part: counted(rf"^{part}\.") for part in ("text_head", "mapping", "synthesis")},
+        **{f"shape {name}": shape for name, shape in shapes.items()},
+    }
+
+
 def adapter(name: str, compute: Callable[[Case], Found]) -> Adapter:
     """For a class of the reference."""
     return Adapter("aurora", "^$", rf":{name}$", compute)
@@ -453,6 +487,7 @@ def adapter(name: str, compute: Callable[[Case], Found]) -> Adapter:
 
 ADAPTERS = (
     Adapter("aurora", r"^modconv_", r":AdaptiveModulateConvLayer$", modulated_conv),
+    Adapter("aurora", r"^published", r"run_synthesize.py g_config$", counts),
     Adapter("aurora", r"^truncation", r"\(trunc_psi", truncation),
     adapter("ConvLayer", conv_layer),
     adapter("ResidualConvBlock", residual_conv_block),
