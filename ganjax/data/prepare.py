@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.videos:
             source = open_videos(read_options(config))
             form, shortest = args.form or VideoRecipe.form, args.min_frames
-            recipe: Recipe = VideoRecipe(args.resolution, form, args.quality, shortest)
+            recipe: Recipe = VideoRecipe(args.resolution, form, args.quality, min_frames=shortest)
         else:
             source = open_source(config)
             form = args.form or Recipe.form
