@@ -48,7 +48,7 @@ def compiled(config: Any, due: tuple[str, ...]) -> tuple[Any, str]:
         raise ValueError(f"--due={','.join(due)}; set some of {','.join(names)}")
     mesh = jax.sharding.Mesh(np.array(devices), ("data",))
     program = assemble(family, mesh)
-    lowered = program.step.lower(program.state, program.batches, program.key, due=due)
+    lowered = program.lower(due)
     return lowered.compile(), devices[0].device_kind
 
 

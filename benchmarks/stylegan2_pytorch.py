@@ -85,7 +85,7 @@ def ours(size: Size) -> dict[str, Callable[[], None]]:
 
     def play(step: Any) -> Callable[[], None]:
         def run() -> None:
-            held[0], _ = step(held[0], batches, key)
+            held[0], _ = step(held[0], batches, key, {})
             jax.block_until_ready(held[0])
 
         return run

@@ -81,7 +81,7 @@ def by_compiler(config: Any) -> tuple[float, None]:
     clock, total = CHIPS[devices[0].device_kind][1], 0.0
     assert clock is not None
     for due, share in programs(family.phases).items():
-        lowered = program.step.lower(program.state, program.batches, program.key, due=due)
+        lowered = program.lower(due)
         total += float(share) * read_hlo(lowered.compile().as_text()).cycles / (clock * 1e9)
     return total, None
 
@@ -92,7 +92,7 @@ def by_flops(config: Any) -> tuple[float, None]:
     program = assemble(family, jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",)))
     total = 0.0
     for due, share in programs(family.phases).items():
-        lowered = program.step.lower(program.state, program.batches, program.key, due=due)
+        lowered = program.lower(due)
         total += float(share) * lowered.cost_analysis()["flops"]
     return total, None
 
@@ -115,17 +115,14 @@ class Steps:
 
         # Whole numbers: times 0, 1, 2, lengths of 64, and classes that nothing looks at.
         self._batches = jax.tree.map(fill, program.batches)
-        self._compiled = {
-            due: program.step.lower(program.state, program.batches, program.key, due=due).compile()
-            for due in programs(self.family.phases)
-        }
+        self._compiled = {due: program.lower(due).compile() for due in programs(self.family.phases)}
         self.best = {due: (np.inf, np.inf) for due in self._compiled}
 
     def play(self) -> None:
         """One step of each program."""
         for due, step in self._compiled.items():
             began, used = time.perf_counter(), time.process_time()
-            self._state, metrics = step(self._state, self._batches, jax.random.key(0))
+            self._state, metrics = step(self._state, self._batches, jax.random.key(0), {})
             jax.block_until_ready(metrics)
             took = time.perf_counter() - began, time.process_time() - used
             self.best[due] = tuple(map(min, self.best[due], took))

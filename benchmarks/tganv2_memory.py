@@ -68,15 +68,13 @@ def measure(levels: int, variant: str, batch: int, device: Any) -> dict[str, Any
     began = time.monotonic()
     # Counted where the recurrent layer's steps are written out.
     alone = assemble(build(config, "cpu"), make_mesh(None, jax.devices("cpu")[:1]))
-    counted = alone.step.lower(alone.state, alone.batches, alone.key, due=due).cost_analysis()
+    counted = alone.lower(due).cost_analysis()
     row["flops"] = counted["flops"]
     if ON.value == "paper":
         return row | {"problem": f"{row['flops'] / 1e12:.3f} TFLOP", "seconds": 0.0}
     program = assemble(build(config, device.platform), make_mesh(None, [device]))
     try:
-        compiled = program.step.lower(
-            program.state, program.batches, program.key, due=due
-        ).compile()
+        compiled = program.lower(due).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

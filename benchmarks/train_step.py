@@ -134,6 +134,7 @@ def measure(config: ConfigDict, steps: int) -> Report:
     program = assemble(family, mesh)
     key = jax.device_put(jax.random.key(config.seed), meshes.replicated(mesh))
     state = program.place(family.init(key))
+    frozen = program.place_frozen(family.load_frozen())
     batches = _random(program, config.data.get("classes") or 1)
     each = -(-steps // BLOCKS)
     rows = []
@@ -147,7 +148,7 @@ def measure(config: ConfigDict, steps: int) -> Report:
         for block in (WARM_UP, *(each,) * BLOCKS):
             started = time.perf_counter()
             for _ in range(block):
-                state, _ = compiled(state, batches, key)
+                state, _ = compiled(state, batches, key, frozen)
             jax.block_until_ready(state)
             ms.append((time.perf_counter() - started) / block * 1e3)
         del ms[0]

@@ -35,7 +35,7 @@ def test_only_ds_main_phase_moves_means(family):
     state = family.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     batch = {
-        "image": rng.integers(0, 256, (1, 1, 8, 16, 16, 3), np.uint8),
+        "image": rng.integers(0, 256, (1, 1, 8, *family.item["image"].shape), np.uint8),
         "label": rng.integers(0, 10, (1, 1, 8), np.int32),
     }
     step = make_step(family.phases, family.optimizers, family.ema, unroll=True)
