@@ -50,5 +50,7 @@ def test_what_it_does_not_read(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pkl does not exist"):
         read_weights(tmp_path / "none.pkl")
     (tmp_path / "a.onnx").touch()
-    with pytest.raises(ValueError, match=r"come as \.pkl, \.pth, \.pt, \.safetensors, or as a"):
+    with pytest.raises(
+        ValueError, match=r"come as \.pkl, \.pth, \.pt, \.npz, \.safetensors, or as a"
+    ):
         read_weights(tmp_path / "a.onnx")
