@@ -29,8 +29,8 @@ FLOORS = (
     {"family"},
     {"checkpoint"},
     {"adversarial"},
-    {"layers", "data", "pretrained"},
-    {"metrics", "sampling", "logs", "workdir", "parallel", "interop"},
+    {"layers", "data", "pretrained", "interop"},
+    {"metrics", "sampling", "logs", "workdir", "parallel"},
     {"config", "defaults", "environment", "errors"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

@@ -4,16 +4,21 @@ A map of checkpoints is a list of `Entry`; `families/*/official.py` make theirs 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ganjax.interop.report import Report
+from ganjax.layers.initializers import init_on_host
 
 Path = tuple[str, ...]
 State = Mapping[str, np.ndarray]
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # of a module: arguments and keyword arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +38,60 @@ class Entry:
     shape: tuple[int, ...]
     decode: Callable[[list[np.ndarray]], np.ndarray]
     encode: Callable[[np.ndarray], list[np.ndarray]]
+
+
+def shapes_of(module: nn.Module, inputs: Inputs) -> dict[Path, tuple[int, ...]]:
+    """Of a module's variables."""
+    args, kwargs = inputs
+    shapes = jax.eval_shape(
+        lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
+    )
+    return {path: leaf.shape for path, leaf in flatten_dict(dict(shapes)).items()}
+
+
+def read(
+    state: State,
+    module: nn.Module,
+    wanted: Sequence[Entry],
+    inputs: Inputs,
+    fields: str | None,
+    *,
+    constants: Mapping[str, np.ndarray] | None = None,
+    ignored: Callable[[str], Any] = lambda name: False,
+    named: Callable[[str], str] = str,
+    strict: bool = True,
+) -> tuple[dict[str, Any], Report]:
+    """Variables (NumPy arrays) of a module from an official state dict.
+
+    Args:
+        wanted: where it keeps them.
+        inputs: of the module.
+        fields: of the module, that decide over shapes: for errors.
+        constants: entries that are fields of the module, as filters are: compared with.
+        ignored: whether a name that is left carries nothing that we keep.
+        named: the file's name of an entry, where `state` has its tensors in parts.
+        strict: an error if an entry is missing; False: its place keeps an initial value.
+
+    Raises:
+        ValueError: entries are missing, or one has a shape or a constant that does not fit the
+            module.
+    """
+    state = {name: np.asarray(array) for name, array in state.items()}
+    filled, missing = fill(state, wanted, fields)
+    matched = []
+    for name, own in (constants or {}).items():
+        if name not in state:
+            continue
+        matched.append(name)
+        if state[name].shape != own.shape or not np.allclose(state[name], own, atol=1e-6):
+            raise ValueError(
+                f"{name} is the constant {state[name].tolist()}, the module's is {own.tolist()};"
+                f" {_remedy(fields)}"
+            )
+    report = report_of(state, filled, missing, ignored, matched).renamed(named)
+    args, kwargs = inputs
+    initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
+    return complete(filled, report, fields, None if strict else initial), report
 
 
 def fill(

@@ -1,6 +1,7 @@
 """What became of the entries of a foreign checkpoint."""
 
 import dataclasses
+from collections.abc import Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,15 @@ class Report:
     def complete(self) -> bool:
         """Nothing is missing, nothing is left over."""
         return not self.missing and not self.unexpected
+
+    def renamed(self, name: Callable[[str], str]) -> "Report":
+        """The report of other names; one that stands for several entries is in it once."""
+        return Report(
+            **{
+                field.name: tuple(dict.fromkeys(map(name, getattr(self, field.name))))
+                for field in dataclasses.fields(self)
+            }
+        )
 
     def __str__(self) -> str:
         lines = [f"{len(self.matched)} entries matched"]

@@ -20,32 +20,20 @@ The released dict has some tensors twice: `mlp.c_fc` is `c_fc`, and in a network
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ganjax.families.aurora.networks import Generator, example_inputs
-from ganjax.interop.entries import (
-    Entry,
-    Path,
-    State,
-    collect,
-    complete,
-    fill,
-    plain,
-    report_of,
-)
+from ganjax.interop import entries as interop
+from ganjax.interop.entries import Entry, Inputs, Path, State, collect, plain
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights
 from ganjax.layers.filtering import setup_filter
-from ganjax.layers.initializers import init_on_host
 
 FIELDS = "stages, latent_dim, w_dim, text_dim, context_dim, mapped_ws, text_head, mapping_network"
 # Of our paths, joined by slashes: the released names.
@@ -85,7 +73,7 @@ def from_official(
 def read(
     state: State,
     module: nn.Module,
-    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    inputs: Inputs,
     taps: Mapping[str, np.ndarray],
     strict: bool = True,
 ) -> tuple[dict[str, Any], Report]:
@@ -97,22 +85,11 @@ def read(
     """
     state, others = _averaged(state)
     state = halved({name: np.asarray(array) for name, array in state.items()})
-    filled, missing = fill(state, entries_of(module, inputs), FIELDS)
-    matched = []
-    for name, own in taps.items():
-        if name not in state:
-            continue
-        matched.append(name)
-        if state[name].shape != own.shape or not np.allclose(state[name], own, atol=1e-6):
-            raise ValueError(
-                f"{name} is the filter {state[name].tolist()}, the module's is {own.tolist()}; set"
-                " the module's taps to those of the checkpoint"
-            )
-    args, kwargs = inputs
-    initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
-    report = _whole(report_of(state, filled, missing, others=matched))
-    report = dataclasses.replace(report, ignored=(*report.ignored, *others))
-    return complete(filled, report, FIELDS, None if strict else initial), report
+    wanted = entries_of(module, inputs)
+    variables, report = interop.read(
+        state, module, wanted, inputs, FIELDS, constants=taps, named=_official, strict=strict
+    )
+    return variables, dataclasses.replace(report, ignored=(*report.ignored, *others))
 
 
 def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
@@ -125,9 +102,7 @@ def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np
     return write(variables, module, example_inputs(module))
 
 
-def write(
-    variables: Mapping[str, Any], module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]
-) -> dict[str, np.ndarray]:
+def write(variables: Mapping[str, Any], module: nn.Module, inputs: Inputs) -> dict[str, np.ndarray]:
     """As `to_official`, for any part of the generator."""
     return joined(collect(variables, entries_of(module, inputs)))
 
@@ -193,26 +168,10 @@ def _official(name: str) -> str:
     return name
 
 
-def _whole(report: Report) -> Report:
-    """A report in the released names."""
-    return Report(
-        **{
-            field.name: tuple(dict.fromkeys(map(_official, getattr(report, field.name))))
-            for field in dataclasses.fields(report)
-        }
-    )
-
-
-def entries_of(
-    module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]
-) -> tuple[Entry, ...]:
+def entries_of(module: nn.Module, inputs: Inputs) -> tuple[Entry, ...]:
     """For each variable of a part of the generator, where a released state dict keeps it."""
-    args, kwargs = inputs
-    shapes = jax.eval_shape(
-        lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
-    )
-    flat = {path: leaf.shape for path, leaf in flatten_dict(dict(shapes)).items()}
-    return tuple(_entry(path, shape, flat) for path, shape in flat.items())
+    shapes = interop.shapes_of(module, inputs)
+    return tuple(_entry(path, shape, shapes) for path, shape in shapes.items())
 
 
 def _entry(path: Path, shape: tuple[int, ...], known: Collection[Path]) -> Entry:

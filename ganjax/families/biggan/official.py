@@ -20,9 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ganjax.families.biggan.networks import example_inputs
@@ -30,7 +28,6 @@ from ganjax.interop import entries as interop
 from ganjax.interop.entries import Entry, Path, State, plain
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights
-from ganjax.layers.initializers import init_on_host
 
 FIELDS = "channels, latent_dim, classes, shared_dim, resolution"
 
@@ -58,11 +55,11 @@ def from_official(
         ValueError: entries are missing, or one has a shape that does not fit the module.
     """
     state = {name.removeprefix("module."): np.asarray(array) for name, array in state.items()}
-    filled, missing = fill(state, entries(module, statistics=statistics_of(state)))
-    report = interop.report_of(state, filled, missing, IGNORED.search)
-    args, kwargs = example_inputs(module)
-    initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
-    return interop.complete(filled, report, FIELDS, None if strict else initial), report
+    wanted = entries(module, statistics=statistics_of(state))
+    inputs = example_inputs(module)
+    return interop.read(
+        state, module, wanted, inputs, FIELDS, ignored=IGNORED.search, strict=strict
+    )
 
 
 def to_official(
@@ -101,33 +98,20 @@ def statistics_of(state: State) -> str:
 @functools.lru_cache(maxsize=32)  # tracing a network takes a third of a second
 def entries(module: nn.Module, *, statistics: str = "stored") -> tuple[Entry, ...]:
     """For each of a network's variables, where an official state dict keeps it."""
-    args, kwargs = example_inputs(module)
-    shapes = jax.eval_shape(
-        lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
-    )
+    shapes = interop.shapes_of(module, example_inputs(module))
     return entries_of(shapes, statistics=statistics, width=getattr(module, "bottom_width", 0))
 
 
 def entries_of(
-    shapes: Mapping[str, Any], *, statistics: str = "stored", width: int = 0
+    shapes: Mapping[Path, tuple[int, ...]], *, statistics: str = "stored", width: int = 0
 ) -> tuple[Entry, ...]:
     """As `entries`, for variables of any module of BigGAN's layers.
 
     Args:
-        shapes: its variables, or their shapes.
+        shapes: of its variables.
         width: of the first feature map, if there is a first dense layer called "linear".
     """
-    flat = flatten_dict(dict(shapes))
-    return tuple(_entry(path, leaf.shape, statistics, width) for path, leaf in flat.items())
-
-
-def fill(state: State, wanted: Sequence[Entry]) -> tuple[dict[Entry, np.ndarray], list[str]]:
-    """Our arrays from an official state dict, and the official names that it lacks.
-
-    Raises:
-        ValueError: an entry has another shape than wanted.
-    """
-    return interop.fill(state, wanted, FIELDS)
+    return tuple(_entry(path, shape, statistics, width) for path, shape in shapes.items())
 
 
 def collect(

@@ -15,13 +15,11 @@ The official layers that double the resolution convolve, all the others correlat
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ganjax.families.stylegan2 import snapshots
@@ -32,20 +30,10 @@ from ganjax.families.stylegan2.networks import (
     example_inputs,
     resolutions,
 )
-from ganjax.interop.entries import (
-    Entry,
-    Path,
-    State,
-    collect,
-    complete,
-    fill,
-    plain,
-    report_of,
-)
+from ganjax.interop.entries import Entry, Inputs, Path, State, collect, plain, read, shapes_of
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights
 from ganjax.layers.filtering import setup_filter
-from ganjax.layers.initializers import init_on_host
 
 FIELDS = "resolution, channel_base, channel_max, latent_dim, w_dim, classes, architecture, taps"
 # Whose training values the run of a snapshot has.
@@ -68,43 +56,14 @@ def from_official(
             module.
     """
     return read(
-        state, module, entries(module), constants(module), example_inputs(module), FIELDS, strict
+        state,
+        module,
+        entries(module),
+        example_inputs(module),
+        FIELDS,
+        constants=constants(module),
+        strict=strict,
     )
-
-
-def read(
-    state: State,
-    module: nn.Module,
-    wanted: Sequence[Entry],
-    taps: Mapping[str, np.ndarray],
-    inputs: tuple[tuple[Any, ...], dict[str, Any]],
-    fields: str,
-    strict: bool,
-) -> tuple[dict[str, Any], Report]:
-    """As `from_official`, for any module of this naming.
-
-    Args:
-        wanted: where an official state dict keeps the module's variables.
-        taps: the filters that it has.
-        inputs: of the module.
-        fields: of the module, that decide over shapes: for errors.
-    """
-    state = {name: np.asarray(array) for name, array in state.items()}
-    filled, missing = fill(state, wanted, fields)
-    matched = []
-    for name, own in taps.items():
-        if name not in state:
-            continue
-        matched.append(name)
-        if state[name].shape != own.shape or not np.allclose(state[name], own, atol=1e-6):
-            raise ValueError(
-                f"{name} is the filter {state[name].tolist()}, the module's is {own.tolist()}; set"
-                f" the module's fields ({fields}) to those of the checkpoint"
-            )
-    report = report_of(state, filled, missing, others=matched)
-    args, kwargs = inputs
-    initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
-    return complete(filled, report, fields, None if strict else initial), report
 
 
 def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
@@ -175,15 +134,9 @@ def entries(module: nn.Module) -> tuple[Entry, ...]:
     return entries_of(module, example_inputs(module))
 
 
-def entries_of(
-    module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]
-) -> tuple[Entry, ...]:
+def entries_of(module: nn.Module, inputs: Inputs) -> tuple[Entry, ...]:
     """As `entries`, for any module of this naming."""
-    args, kwargs = inputs
-    shapes = jax.eval_shape(
-        lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
-    )
-    return tuple(entry_of(path, leaf.shape) for path, leaf in flatten_dict(dict(shapes)).items())
+    return tuple(entry_of(path, shape) for path, shape in shapes_of(module, inputs).items())
 
 
 def entry_of(path: Path, shape: tuple[int, ...]) -> Entry:

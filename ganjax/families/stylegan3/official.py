@@ -23,7 +23,7 @@ from ganjax.families.stylegan2 import official as stylegan2
 from ganjax.families.stylegan2 import snapshots
 from ganjax.families.stylegan3 import rules
 from ganjax.families.stylegan3.networks import Generator, example_inputs
-from ganjax.interop.entries import Entry, State, collect
+from ganjax.interop.entries import Entry, State, collect, read
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights
 
@@ -51,7 +51,8 @@ def from_official(
     if not isinstance(module, Generator):
         return stylegan2.from_official(state, module, strict=strict)
     inputs = example_inputs(module)
-    return stylegan2.read(state, module, entries(module), constants(module), inputs, FIELDS, strict)
+    known = constants(module)
+    return read(state, module, entries(module), inputs, FIELDS, constants=known, strict=strict)
 
 
 def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:

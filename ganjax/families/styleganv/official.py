@@ -23,9 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ganjax.families.stylegan2 import official as stylegan2
@@ -38,7 +36,7 @@ from ganjax.families.styleganv.networks import (
     example_inputs,
     to_constant,
 )
-from ganjax.interop.entries import Entry, Path, State, collect, plain
+from ganjax.interop.entries import Entry, Path, State, collect, plain, read, shapes_of
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights
 
@@ -68,7 +66,8 @@ def from_official(
             module.
     """
     inputs = example_inputs(module)
-    return stylegan2.read(state, module, entries(module), constants(module), inputs, FIELDS, strict)
+    known = constants(module)
+    return read(state, module, entries(module), inputs, FIELDS, constants=known, strict=strict)
 
 
 def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
@@ -120,12 +119,8 @@ def constants(module: nn.Module) -> dict[str, np.ndarray]:
 @functools.lru_cache(maxsize=32)
 def entries(module: nn.Module) -> tuple[Entry, ...]:
     """For each of a network's variables, where an official state dict keeps it."""
-    args, kwargs = example_inputs(module)
-    shapes = jax.eval_shape(
-        lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
-    )
-    leaves = flatten_dict(dict(shapes)).items()
-    return tuple(_entry(module, path, leaf.shape) for path, leaf in leaves)
+    shapes = shapes_of(module, example_inputs(module))
+    return tuple(_entry(module, path, shape) for path, shape in shapes.items())
 
 
 def _prefix(module: nn.Module) -> str:

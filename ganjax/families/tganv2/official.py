@@ -20,9 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ganjax.families.tganv2.networks import COARSEST, example_inputs
@@ -30,7 +28,6 @@ from ganjax.interop import entries as interop
 from ganjax.interop.entries import Entry, Path, State
 from ganjax.interop.report import Report
 from ganjax.interop.weights import Weights
-from ganjax.layers.initializers import init_on_host
 
 FIELDS = "levels, channels, recurrent_channels, recurrent_layers, latent_dim, bottom_width"
 
@@ -53,12 +50,10 @@ def from_official(
     Raises:
         ValueError: entries are missing, or one has a shape that does not fit the module.
     """
-    state = {name: np.asarray(array) for name, array in state.items()}
-    filled, missing = interop.fill(state, entries(module), FIELDS)
-    report = interop.report_of(state, filled, missing, COUNTER.search)
-    args, kwargs = example_inputs(module)
-    initial = functools.partial(init_on_host, module, jax.random.key(0), *args, **kwargs)
-    return interop.complete(filled, report, FIELDS, None if strict else initial), report
+    inputs = example_inputs(module)
+    return interop.read(
+        state, module, entries(module), inputs, FIELDS, ignored=COUNTER.search, strict=strict
+    )
 
 
 def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
@@ -108,22 +103,18 @@ def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
 @functools.lru_cache(maxsize=32)  # tracing a network takes a third of a second
 def entries(module: nn.Module) -> tuple[Entry, ...]:
     """For each of a network's variables, where a released file keeps it."""
-    args, kwargs = example_inputs(module)
-    shapes = jax.eval_shape(
-        lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
-    )
+    shapes = interop.shapes_of(module, example_inputs(module))
     return entries_of(shapes, width=getattr(module, "bottom_width", 0))
 
 
-def entries_of(shapes: Mapping[str, Any], *, width: int = 0) -> tuple[Entry, ...]:
+def entries_of(shapes: Mapping[Path, tuple[int, ...]], *, width: int = 0) -> tuple[Entry, ...]:
     """As `entries`, for variables of any module of TGANv2's layers.
 
     Args:
-        shapes: its variables, or their shapes.
+        shapes: of its variables.
         width: of the first feature map, if there is a dense layer called "fc".
     """
-    flat = flatten_dict(dict(shapes))
-    return tuple(_entry(path, leaf.shape, width) for path, leaf in flat.items())
+    return tuple(_entry(path, shape, width) for path, shape in shapes.items())
 
 
 def _name(path: Path) -> str:

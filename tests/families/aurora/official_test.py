@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_said(state):
     with pytest.raises(ValueError, match=f"1 missing:\n +{half}\n"):
         official.from_official({k: v for k, v in state.items() if k != half}, MODULE)
     other = {**state, "synthesis.filter": np.ones((4, 4)) / 16}
-    with pytest.raises(ValueError, match="synthesis.filter is the filter"):
+    with pytest.raises(ValueError, match="synthesis.filter is the constant"):
         official.from_official(other, MODULE)
 
 

@@ -58,5 +58,5 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"synthesis\.input.*set the module's fields .resolution"):
         official.from_official(state, MODULES["R"])
     wider = {**state, "synthesis.L0_28_4.down_filter": np.ones(12) / 12}
-    with pytest.raises(ValueError, match="L0_28_4.down_filter is the filter"):
+    with pytest.raises(ValueError, match="L0_28_4.down_filter is the constant"):
         official.from_official(wider, MODULES["T"])

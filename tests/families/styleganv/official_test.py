@@ -57,7 +57,7 @@ def test_other_periods_than_the_checkpoints_are_an_error():
     variables = init_on_host(module, jax.random.key(0), *args, **kwargs)
     state = official.to_official(variables, module) | official.constants(module)
     state["synthesis.motion_encoder.time_encoder.freqs"] *= 2
-    with pytest.raises(ValueError, match="time_encoder.freqs is the filter .* motion, join"):
+    with pytest.raises(ValueError, match="time_encoder.freqs is the constant .* motion, join"):
         official.from_official(state, module)
 
 

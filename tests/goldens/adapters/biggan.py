@@ -23,6 +23,7 @@ from ganjax.families.biggan.networks import (
     Discriminator,
     Generator,
 )
+from ganjax.interop import entries as interop
 from ganjax.layers.attention import SelfAttention
 from ganjax.layers.convolution import LAYOUT
 from ganjax.layers.linear import Conv, Dense, Embed
@@ -153,7 +154,9 @@ def with_weights(module: nn.Module, statistics: str, intermediates: Any, width: 
     for path, (value, *_) in ((path, v) for path, v in flat.items() if path[-1] == "weight"):
         leaf = "embedding" if _is_table(path) else "kernel"
         weights["params", *path[:-1], leaf] = value
-    entries = official.entries_of(unflatten_dict(weights), statistics=statistics, width=width)
+    entries = official.entries_of(
+        {path: array.shape for path, array in weights.items()}, statistics=statistics, width=width
+    )
     found = official.collect(unflatten_dict(weights), entries)
     return {f"W_eff/{name}": array for name, array in found.items()}
 
@@ -268,15 +271,14 @@ def keep_counters(after: Found, before: Mapping[str, np.ndarray]) -> Found:
 
 def layer_variables(module: nn.Module, state: Mapping[str, np.ndarray], *args, **kwargs) -> Any:
     """Our variables of a single layer from the reference's, and their official entries."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kwargs))
-    entries = official.entries_of(shapes, statistics=official.statistics_of(state))
-    filled, missing = official.fill(state, entries)
-    left = set(state) - {name for entry in filled for name in entry.names}
-    left = {name for name in left if not official.IGNORED.search(name)}
-    if missing or left:
-        raise ValueError(f"missing {missing}, unexpected {sorted(left)}")
-    arrays = {entry.path: jnp.asarray(array) for entry, array in filled.items()}
-    return unflatten_dict(arrays), entries
+    inputs = (args, kwargs)
+    statistics = official.statistics_of(state)
+    entries = official.entries_of(interop.shapes_of(module, inputs), statistics=statistics)
+    ignored = official.IGNORED.search
+    variables, report = interop.read(state, module, entries, inputs, None, ignored=ignored)
+    if not report.complete:
+        raise ValueError(f"the state does not fit: {report}")
+    return jax.tree.map(jnp.asarray, variables), entries
 
 
 def attention_layer(case: Case) -> Found:

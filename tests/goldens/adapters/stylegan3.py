@@ -13,6 +13,7 @@ from ganjax.families.stylegan2 import official as stylegan2_official
 from ganjax.families.stylegan3 import official
 from ganjax.families.stylegan3.blocks import Signal, SynthesisInput, SynthesisLayer, ToRGB
 from ganjax.families.stylegan3.networks import Conv, Generator
+from ganjax.interop import entries as interop
 from ganjax.interop.entries import collect
 from ganjax.layers.alias_free import filtered_lrelu, lowpass_taps
 from ganjax.layers.convolution import LAYOUT
@@ -134,7 +135,7 @@ def load_part(
         way = module.resampling()
         taps = {"up_filter": way.up_taps, "down_filter": way.down_taps}
         taps = {name: array for name, array in taps.items() if array is not None}
-    variables, report = stylegan2_official.read(state, module, wanted, taps, inputs, "", True)
+    variables, report = interop.read(state, module, wanted, inputs, None, constants=taps)
     if not report.complete:
         raise ValueError(f"the state dict does not fit: {report}")
     return jax.tree.map(jnp.asarray, variables), wanted

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
 
 from ganjax.adversarial.losses import logistic_d, logistic_g
 from ganjax.families.tganv2 import official
@@ -53,13 +52,13 @@ def channels_first(array: Any) -> Any:
 
 def layer(module: nn.Module, state: Mapping[str, np.ndarray], *args: Any, **kwargs: Any) -> Any:
     """Our variables of a single layer from the reference's, and their official entries."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kwargs))
-    entries = official.entries_of(shapes)
-    filled, missing = interop.fill(state, entries, "features")
-    report = interop.report_of(state, filled, missing, official.COUNTER.search)
+    inputs = (args, kwargs)
+    entries = official.entries_of(interop.shapes_of(module, inputs))
+    ignored = official.COUNTER.search
+    variables, report = interop.read(state, module, entries, inputs, None, ignored=ignored)
     if not report.complete:
         raise ValueError(f"the state does not fit: {report}")
-    return unflatten_dict({e.path: jnp.asarray(a) for e, a in filled.items()}), entries
+    return jax.tree.map(jnp.asarray, variables), entries
 
 
 def conv_lstm(case: Case) -> Found:
@@ -70,7 +69,7 @@ def conv_lstm(case: Case) -> Found:
     module = ConvLSTM(options["out_channels"], size, options.get("peephole", False))
     x = jnp.moveaxis(case["in/x"], 2, -1)
     cotangent = channels_last(case["in/cotangent"])
-    variables, entries = layer(module, case.group("param/"), x, len(x))
+    variables, entries = layer(module, case.group("param/"), x, steps=len(x))
 
     def objective(variables, x):
         h, cells = module.apply(variables, x, len(x))
@@ -185,8 +184,7 @@ def discriminator_loss(case: Case) -> Found:
         for kind in ("real", "fake")
     )
     state = case.group("param/")
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), real))
-    entries = official.entries_of(shapes)
+    entries = official.entries_of(interop.shapes_of(module, ((real,), {})))
     variables, _ = layer(module, state, real)
 
     def total(variables):
