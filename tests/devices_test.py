@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import os
 
 import jax
 import numpy as np
@@ -27,9 +26,6 @@ def runs(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_ENABLE_X64", "1")
-        # Compiled in half of the time, and run for three steps.
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-        patch.setenv("XLA_FLAGS", flags.strip())
         here = "tests.devices_test"
         processes.run(f"{here}:one_process", name, str(folder), processes=1, devices=8, timeout=600)
         processes.run(f"{here}:two_processes", name, str(folder), devices=4, timeout=600)

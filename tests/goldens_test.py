@@ -12,6 +12,8 @@ import pytest
 from tests.goldens.adapters import ADAPTERS
 from tests.goldens.runner import WAIVED, cases, compare, main, run
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDENS = ROOT / "tests" / "goldens"
 CASES = [

@@ -16,6 +16,8 @@ from ganjax.metrics.watch import CollapseError
 from ganjax.train import train
 from tests import configs
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 PER_STEP = 16  # images of BigGAN
 
