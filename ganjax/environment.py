@@ -19,6 +19,11 @@ TPU_FLAGS = (
 )
 TRIED_LIBTPU = ("0.0.42.1",)
 
+# XLA's threads for each virtual device of a CPU. One that waits in a collective holds a thread, and
+# a program may have several under way; of a thread each, XLA's default, some devices then get none,
+# and XLA ends the process after 40 s.
+THREADS = 4
+
 
 def prepare() -> None:
     """Fast convolutions, and quiet where the TPU compiler is installed without a TPU."""
@@ -26,6 +31,8 @@ def prepare() -> None:
     if CPU_CONVOLUTION_FLAG not in flags and importlib.metadata.version("jaxlib") in TRIED_JAXLIB:
         value = f"{CPU_CONVOLUTION_FLAG}={CPU_CONVOLUTION_VALUE}"
         os.environ["XLA_FLAGS"] = f"{flags} {value}".strip()
+    if devices := int(os.environ.get("JAX_NUM_CPU_DEVICES") or 0):
+        os.environ.setdefault("NPROC", str(max(THREADS * devices, os.cpu_count() or 1)))
     compiler = importlib.util.find_spec("libtpu")
     if compiler and importlib.metadata.version("libtpu") in TRIED_LIBTPU:
         given = os.environ.get("LIBTPU_INIT_ARGS", "").split()

@@ -13,7 +13,8 @@ from ganjax import environment
 def installed(monkeypatch):
     """Pretends a version of libtpu, and leaves the process' variables as they are."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    os.environ.pop("LIBTPU_INIT_ARGS", None)
+    for name in ("LIBTPU_INIT_ARGS", "JAX_NUM_CPU_DEVICES", "NPROC"):
+        os.environ.pop(name, None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
 
     def pretend(version):
@@ -39,3 +40,12 @@ def test_what_the_user_has_set_stays(installed):
     os.environ["LIBTPU_INIT_ARGS"] = f"--mine {name}=true"
     environment.prepare()
     assert os.environ["LIBTPU_INIT_ARGS"].split() == ["--mine", f"{name}=true", f"{other}=false"]
+
+
+def test_virtual_devices_have_threads_for_collectives_that_wait(installed):
+    installed("0.0.0")
+    environment.prepare()
+    assert "NPROC" not in os.environ
+    os.environ["JAX_NUM_CPU_DEVICES"] = "100"
+    environment.prepare()
+    assert os.environ["NPROC"] == "400"
