@@ -6,11 +6,14 @@
 Forward and backward of one layer (GEGLU, top-1, hidden layer of four times the width, bfloat16 on
 float32 parameters) on v5e chips, beside a dense layer of the same width. Estimated are cycles of
 the compiler; what it has no estimate for is priced at a floor: gathers, sorts and all-to-alls at
-their bytes over the memory's bandwidth, the kernels of `Dropless` at the larger of that and their
-operations over the chip's peak. Nothing runs on a TPU.
+their bytes over the memory's bandwidth, the kernels of `parallel.grouped` at the larger of that,
+tiles that are read again among them, and their operations over the chip's peak. Pointwise work
+inside of these kernels is not priced; the last column but one has what the compiler estimates for
+it in programs of its own, with its traffic to and from memory. Nothing runs on a TPU.
 """
 
 import argparse
+import json
 import math
 import os
 import re
@@ -25,19 +28,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from ganjax.layers.moe import GEGLU
-from ganjax.parallel.experts import Capacity, Dropless, ExpertParallel
+from ganjax.layers.moe import GEGLU, exact_gelu
+from ganjax.parallel.experts import Capacity, Dropless, ExpertParallel, plain_network
 from ganjax.plan import read_hlo
 
+CHIP = {"topology_name": "v5e:1x1", "chips_per_host_bounds": (1, 1, 1), "num_slices": 1}
 PEAK, BANDWIDTH, CLOCK = 197e12, 819e9, 1.5e9  # of a v5e chip: FLOP/s, bytes/s, Hz
 EXECUTIONS = ("Capacity", "Dropless", "ExpertParallel")
 WIDTHS = {256: 131072, 1024: 8192}  # tokens a chip at each width
 SAMPLES = 8
 SHAPE = re.compile(r"\b(pred|bf16|[a-z]\d+)\[([\d,]*)\]")
-UNPRICED = re.compile(r"= (.*?) (gather|sort|all-to-all|custom-call)\((.*?)\), ")
+UNPRICED = re.compile(r"= (.*?) (gather|sort|all-to-all|custom-call)\(")
+COST = re.compile(r'"cost_estimate":(\{[^}]*\})')
 
 
 def main() -> None:
@@ -51,7 +56,10 @@ def main() -> None:
     parser.add_argument("--factor", type=float, default=1.25, help="of capacity")
     parser.add_argument("--devices", type=int, default=8, help="that share experts: 2, 4 or 8")
     given = parser.parse_args()
-    print("width experts execution  M params  TFLOP  estimated ms  priced ms  sum ms  of dense  s")
+    print(
+        "width experts execution  M params  TFLOP  estimated ms  priced ms  sum ms  of dense "
+        "  inside  s"
+    )
     for width in map(int, given.widths.split(",")):
         dense = row(width, 1, None, 1, None)
         for experts in map(int, given.experts.split(",")):
@@ -76,23 +84,42 @@ def row(width: int, experts: int, execution, devices: int, dense: float | None) 
     total = estimated + floor
     name = type(execution).__name__ if execution else "dense"
     ratio = f"{total / dense:.2f}" if dense else "1"
+    inside = pointwise(rows_of(WIDTHS[width], experts, execution), 4 * width) if execution else 0.0
     print(
         f"{width:5d} {experts:7d} {name:14s} {parameters / 1e6:7.1f} {flops / 1e12:6.2f} "
-        f"{estimated:13.2f} {floor:10.2f} {total:7.2f} {ratio:>9s} {time.monotonic() - began:4.0f}",
+        f"{estimated:13.2f} {floor:10.2f} {total:7.2f} {ratio:>9s} "
+        f"{inside:7.2f} {time.monotonic() - began:4.0f}",
         flush=True,
     )
     return total
 
 
+def rows_of(tokens: int, experts: int, execution) -> int:
+    """Rows that the experts of a chip multiply."""
+    if isinstance(execution, Dropless):
+        return tokens + experts * execution.block
+    return round(tokens * execution.factor)
+
+
+def pointwise(rows: int, hidden: int) -> float:
+    """Milliseconds of the hidden layer's pointwise work as programs of their own."""
+
+    def forward(value, gate):
+        return value * exact_gelu(gate)
+
+    def backward(value, gate, cotangent):
+        return jax.vjp(forward, value, gate)[1](cotangent)
+
+    chip = SingleDeviceSharding(topologies.get_topology_desc(platform="tpu", **CHIP).devices[0])
+    leaf = jax.ShapeDtypeStruct((rows, hidden), jnp.bfloat16, sharding=chip)
+    programs = (jax.jit(forward).lower(leaf, leaf), jax.jit(backward).lower(leaf, leaf, leaf))
+    return sum(read_hlo(one.compile().as_text()).cycles for one in programs) / CLOCK * 1e3
+
+
 def build(width: int, experts: int, execution, devices: int):
     """The compiled layer, its floating point operations a device, and its parameters."""
     topology = (
-        topologies.get_topology_desc(
-            platform="tpu",
-            topology_name="v5e:1x1",
-            chips_per_host_bounds=(1, 1, 1),
-            num_slices=1,
-        )
+        topologies.get_topology_desc(platform="tpu", **CHIP)
         if devices == 1
         else topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
     )
@@ -125,7 +152,7 @@ def build(width: int, experts: int, execution, devices: int):
 
     def layer(weights, x, scale, expert):
         if execution is None:
-            return GEGLU.apply(plain_dot, weights, x.reshape(-1, width)).reshape(x.shape)
+            return GEGLU.apply(scaled_network, weights, x.reshape(-1, width)).reshape(x.shape)
         return execution(GEGLU.equalized, weights, x, expert, scale)[0]
 
     def step(weights, x, scale, expert, cotangent):
@@ -139,11 +166,12 @@ def build(width: int, experts: int, execution, devices: int):
     return lowered.compile(), 3 * 6 * rows * width * hidden, parameters
 
 
-def plain_dot(x, kernel, bias):
-    """Rows with one kernel, which is small enough to be scaled itself."""
-    kernel = kernel / math.sqrt(kernel.shape[0])
-    y = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
-    return (y + bias).astype(x.dtype)
+def scaled_network(x, inward, join, outward):
+    """One network for all rows, its kernels small enough to be scaled themselves."""
+    inward, outward = jax.tree.map(
+        lambda leaf: leaf / math.sqrt(leaf.shape[0]) if leaf.ndim == 2 else leaf, (inward, outward)
+    )
+    return plain_network(x, inward, join, outward)
 
 
 def priced(text: str) -> float:
@@ -154,24 +182,20 @@ def priced(text: str) -> float:
         if not found or (found[2] == "custom-call" and '"tpu_custom_call"' not in line):
             continue
         if found[2] != "custom-call":
-            total += 2 * numbers(found[1], in_bytes=True) / BANDWIDTH  # read and written
+            total += 2 * size(found[1]) / BANDWIDTH  # read and written
             continue
-        taken = re.findall(r"\w+\[[\d,]*\]", line.split("operand_layout_constraints={")[1])
-        taken = [kind for kind in taken if not kind.startswith("s32")][:2]
-        moved = sum(numbers(kind, in_bytes=True) for kind in (*taken, found[1]))
-        columns = int(SHAPE.search(found[1])[2].split(",")[-1])
-        operations = 2 * numbers(taken[0], in_bytes=False) * columns
+        cost = json.loads(COST.search(line)[1])
+        moved, operations = (float(cost[name]) for name in ("bytes_accessed", "flops"))
         total += max(operations / PEAK, moved / BANDWIDTH)
     return total
 
 
-def numbers(kind: str, in_bytes: bool) -> int:
-    """Entries of an HLO type, or their bytes."""
+def size(kind: str) -> int:
+    """Bytes of an HLO type."""
     total = 0
     for dtype, shape in SHAPE.findall(kind):
-        size = 1 if dtype == "pred" else int(re.search(r"\d+", dtype)[0]) // 8
-        entries = math.prod(int(length) for length in shape.split(",") if length)
-        total += entries * (size if in_bytes else 1)
+        each = 1 if dtype == "pred" else int(re.search(r"\d+", dtype)[0]) // 8
+        total += each * math.prod(int(length) for length in shape.split(",") if length)
     return total
 
 

@@ -8,7 +8,8 @@ Both at one resolution and with the same channels; a step of StyleGAN-V sees so 
 frames, one of StyleGAN2 as many single images as these are frames. Main phases in every step, the
 gradient penalty in every 16th; without augmentation and, but in the row that says so, without path
 lengths, which StyleGAN-V has not. A TPU's times are its compiler's (no TPU is needed), as of
-``--mode=plan``. On this CPU steps of all programs take turns, and the fastest of each counts, by
+``--mode=plan``, of phases that are compiled one by one, each with its optimizer; ``--phases`` takes
+some of them alone. On this CPU steps of all programs take turns, and the fastest of each counts, by
 the clock and by the processor time of all threads. FLOPs are XLA's count before optimisation.
 """
 
@@ -73,16 +74,22 @@ def config_of(name: str, resolution: int, channels: int, clips: int) -> Any:
 
 
 def by_compiler(config: Any) -> tuple[float, None]:
-    """Seconds of a step on one v5e chip."""
+    """Seconds of a step on one v5e chip: of each phase alone, as often as it is played."""
     devices = topologies.get_topology_desc(platform="tpu", **CHIP).devices
     mesh = jax.sharding.Mesh(np.array(devices), ("data",))
     family = build(config, "tpu")
     program = assemble(family, mesh)
     clock, total = CHIPS[devices[0].device_kind][1], 0.0
     assert clock is not None
-    for due, share in programs(family.phases).items():
-        lowered = program.lower(due)
-        total += float(share) * read_hlo(lowered.compile().as_text()).cycles / (clock * 1e9)
+    for phase in family.phases:
+        if PHASES.value and phase.name not in PHASES.value:
+            continue
+        began = time.monotonic()
+        cycles = read_hlo(program.lower((phase.name,)).compile().as_text()).cycles
+        seconds = cycles / (clock * 1e9)
+        took = time.monotonic() - began
+        print(f"  {phase.name}: {1e3 * seconds:.2f} ms, compiled in {took:.0f} s", flush=True)
+        total += seconds / phase.every
     return total, None
 
 
@@ -187,5 +194,6 @@ if __name__ == "__main__":
     CHANNELS = flags.DEFINE_integer("channels", 16384, "Channels, times the resolution.")
     CLIPS = flags.DEFINE_integer("clips", 8, "Clips of a step.", lower_bound=4)
     STEPS = flags.DEFINE_integer("steps", 12, "Steps of each program, on a CPU.", lower_bound=1)
+    PHASES = flags.DEFINE_list("phases", [], "On a TPU: of each step these alone; else all.")
     ROWS = flags.DEFINE_list("rows", ["0", "2", "3", "1"], "Of RIVALS; 0 always.")
     configs.run(main)

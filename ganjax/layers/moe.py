@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ganjax.layers import initializers
-from ganjax.parallel.experts import Dot, Dropless, Execution, Ffn
+from ganjax.parallel.experts import Dropless, Execution, Ffn, Run, plain_network
+from ganjax.parallel.grouped import Join, Layer
 
 COLLECTION = "moe"  # of what a layer tells of a call: sown, never stored
 
@@ -65,40 +66,57 @@ class Network(NamedTuple):
 
     Attributes:
       inward: names of its kernels from tokens to the hidden layer; "out" leads from there.
-      apply: ``apply(dot, weights, x)``, row by row; see `parallel.experts` for `dot`.
+      apply: ``apply(run, weights, x)``, row by row; see `parallel.experts` for `run`.
     """
 
     inward: tuple[str, ...]
     apply: Ffn
 
-    def equalized(self, dot: Dot, weights: Any, x: Array) -> Array:
+    def equalized(self, run: Run, weights: Any, x: Array) -> Array:
         """`apply` with kernels that are divided by ``sqrt(fan in)``.
 
-        What comes out is instead, which means the same: kernels are many, a TPU's product of blocks
-        (`parallel.grouped`) takes them and rows as they lie, and what follows it is pointwise.
+        The hidden layer is scaled instead, before and after it is joined, which means the same:
+        kernels are many, a TPU's product of blocks (`parallel.grouped`) takes them and rows as they
+        lie, and ends in what is pointwise.
         """
 
-        def scaled(x: Array, kernel: Array, bias: Array) -> Array:
-            length = math.sqrt(kernel.shape[-2])
-            return dot(x, kernel, bias * length) * (1 / length)
+        def scaled(x: Array, inward: tuple[Layer, ...], join: Join, outward: Layer) -> Array:
+            before, after = (math.sqrt(layer.kernel.shape[-2]) for layer in (inward[0], outward))
+
+            def joined(*products: Array) -> Array:
+                return join(*(product * (1 / before) for product in products)) * (1 / after)
+
+            inward = tuple(Layer(layer.kernel, layer.bias * before) for layer in inward)
+            return run(x, inward, joined, outward)
 
         return self.apply(scaled, weights, x)
 
 
-def geglu(dot: Dot, weights: Any, x: Array) -> Array:
-    """A value times a gelu of a gate, then out (Shazeer, 2020); see `parallel.experts` for `dot`.
+def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """As ``jax.nn.gelu(x, approximate=False)``, by a function that TPU kernels have."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def geglu(run: Run, weights: Any, x: Array) -> Array:
+    """A value times a gelu of a gate, then out (Shazeer, 2020); see `parallel.experts` for `run`.
 
     Value and gate have a kernel each: halves of one would be padded in the gradient.
     """
-    value = dot(x, weights["value"], weights["value_bias"])
-    gate = dot(x, weights["gate"], weights["gate_bias"])
-    return dot(value * jax.nn.gelu(gate, approximate=False), weights["out"], weights["out_bias"])
+
+    def gated(value: Array, gate: Array) -> Array:
+        return value * exact_gelu(gate)
+
+    inward = _layer(weights, "value"), _layer(weights, "gate")
+    return run(x, inward, gated, _layer(weights, "out"))
 
 
-def gelu(dot: Dot, weights: Any, x: Array) -> Array:
+def gelu(run: Run, weights: Any, x: Array) -> Array:
     """A gelu of a value, then out."""
-    hidden = jax.nn.gelu(dot(x, weights["value"], weights["value_bias"]), approximate=False)
-    return dot(hidden, weights["out"], weights["out_bias"])
+    return run(x, (_layer(weights, "value"),), exact_gelu, _layer(weights, "out"))
+
+
+def _layer(weights: Any, name: str) -> Layer:
+    return Layer(weights[name], weights[f"{name}_bias"])
 
 
 GEGLU = Network(("value", "gate"), geglu)
@@ -121,13 +139,7 @@ class FeedForward(nn.Module):
         """What the network makes of the tokens, whatever w is; add it to them."""
         del w
         weights = _weights(self, self.network, x.shape[-1], self.ratio)
-        return self.network.equalized(_dot, weights, x)
-
-
-def _dot(x: Array, kernel: Array, bias: Array) -> Array:
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    y = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=wide)
-    return (y + bias).astype(x.dtype)
+        return self.network.equalized(plain_network, weights, x)
 
 
 def _weights(

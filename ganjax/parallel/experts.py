@@ -5,8 +5,9 @@ Every execution computes ``y[i] = scale[i] * ffn(weights of expert[i], x[i])``, 
     y, dropped = execution(ffn, weights, x, expert, scale)
 
 with ``x`` Float[n, t, d], ``expert`` Int[n, t], ``scale`` Float[n, t] and ``weights`` a tree of
-stacks Float[e, ...]. ``ffn(dot, weights, x)`` computes row by row and reaches the weights through
-``dot(x, kernel, bias)`` alone: an execution decides how rows and experts are multiplied.
+stacks Float[e, ...]. ``ffn(run, weights, x)`` computes row by row, and reaches the weights through
+``run(x, inward, join, outward)`` alone, a network of one hidden layer, which pointwise ``join``
+makes of the products of all layers ``inward``: an execution decides how that is computed.
 ``dropped`` is the number of tokens that found no place; their y is 0, so that in a residual block
 they pass unchanged.
 
@@ -31,12 +32,13 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from ganjax.parallel.grouped import grouped_dot
+from ganjax.parallel.grouped import Join, Layer, Order, grouped_network
 
 AXIS = "expert"  # of the mesh: where ExpertParallel's experts lie
+BLOCK = 512  # rows of a buffer that are multiplied at once, at most
 
-Dot = Callable[[Array, Array, Array], Array]
-Ffn = Callable[[Dot, Any, Array], Array]
+Run = Callable[[Array, tuple[Layer, ...], Join, Layer], Array]
+Ffn = Callable[[Run, Any, Array], Array]
 
 
 # (ffn, weights, x, expert, scale) -> (y, dropped): see the module.
@@ -129,11 +131,32 @@ def through(
     return moved(y, places.row, places.token)
 
 
-def batched_dot(x: Float[Array, "e c i"], kernel: Float[Array, "e i o"], bias: Array) -> Array:
-    """Each expert's rows with its kernel; sums in float32 at least."""
-    kind = jnp.promote_types(x.dtype, jnp.float32)
-    y = jnp.einsum("eci,eio->eco", x, kernel.astype(x.dtype), preferred_element_type=kind)
-    return (y + bias[:, None]).astype(x.dtype)
+def plain_network(
+    x: Float[Array, "... c i"], inward: tuple[Layer, ...], join: Join, outward: Layer
+) -> Float[Array, "... c o"]:
+    """One network for all rows, or one for each row of rows; sums in float32 at least."""
+
+    def through(x: Array, layer: Layer) -> Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        y = jnp.matmul(x, layer.kernel.astype(x.dtype), preferred_element_type=wide)
+        return (y + layer.bias[..., None, :]).astype(x.dtype)
+
+    return through(join(*(through(x, layer) for layer in inward)), outward)
+
+
+def buffers_network(
+    owner: tuple[int, ...],
+    x: Float[Array, "b c i"],
+    inward: tuple[Layer, ...],
+    join: Join,
+    outward: Layer,
+) -> Float[Array, "b c o"]:
+    """Rows of each buffer by its owner's network, of which each has as many."""
+    most = BLOCK if len(set(owner)) < len(owner) else 2 * BLOCK
+    parts = -(-x.shape[1] // most)
+    blocks = x.reshape(len(owner) * parts, -1, x.shape[-1])
+    order = Order(alike=tuple(one for one in owner for _ in range(parts)))
+    return grouped_network(join, blocks, inward, outward, order).reshape(*x.shape[:2], -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +173,7 @@ class EveryExpert:
     ) -> tuple[Float[Array, "n t d2"], Int[Array, ""]]:
         def one(index: int) -> Array:
             own = jax.tree.map(lambda leaf: leaf[index : index + 1], weights)
-            y = ffn(batched_dot, own, x.reshape(1, -1, x.shape[-1])).reshape(*x.shape[:2], -1)
+            y = ffn(plain_network, own, x.reshape(1, -1, x.shape[-1])).reshape(*x.shape[:2], -1)
             return y * jnp.where(expert == index, scale, 0)[..., None].astype(y.dtype)
 
         y = functools.reduce(jnp.add, map(one, range(_experts(weights))))
@@ -179,7 +202,8 @@ class Capacity:
         expert: Int[Array, "n t"],
         scale: Float[Array, "n t"],
     ) -> tuple[Float[Array, "n t d2"], Int[Array, ""]]:
-        run = functools.partial(_in_buffers, ffn, self.factor, lambda f, weights, b: f(weights, b))
+        own = tuple(range(_experts(weights)))
+        run = functools.partial(_in_buffers, ffn, self.factor, own, lambda buffers: buffers)
         return _on_own_tokens(run, P(), weights, x, expert, scale)
 
 
@@ -214,21 +238,13 @@ class ExpertParallel:
                 "config.mesh.expert to a divisor of the number of experts."
             )
 
-        own = experts // parts
+        def exchange(buffers: Float[Array, "e c d"]) -> Array:
+            # Those of each device's experts to it, where they lie by the device they come from.
+            return lax.all_to_all(buffers, AXIS, split_axis=0, concat_axis=0, tiled=True)
 
-        def travel(f: Any, weights: Any, buffers: Float[Array, "e c d"]) -> Array:
-            # [own, parts, c, d]: of each device's own experts the buffers of all devices, and back.
-            exchange = functools.partial(
-                lax.all_to_all, axis_name=AXIS, split_axis=1, concat_axis=1, tiled=True
-            )
-            there = exchange(buffers.reshape(own, parts, *buffers.shape[1:]))
-            y = f(weights, there.reshape(own, -1, there.shape[-1]))
-            return exchange(y.reshape(*there.shape[:3], -1))
-
-        run = functools.partial(_in_buffers, ffn, self.factor, travel, experts=experts)
-        # In that order of experts buffers are sent as they lie.
-        ordered = expert % own * parts + expert // own
-        return _on_own_tokens(run, P(AXIS), weights, x, ordered, scale)
+        own = tuple(range(experts // parts)) * parts
+        run = functools.partial(_in_buffers, ffn, self.factor, own, exchange)
+        return _on_own_tokens(run, P(AXIS), weights, x, expert, scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,14 +283,12 @@ class Dropless:
         places = slots(expert, starts, sizes, blocks * block)
         owner = jnp.sum(jnp.arange(blocks)[:, None] * block >= starts[None, 1:], axis=1)
 
-        def dot(x: Array, kernel: Array, bias: Array) -> Array:
-            y = grouped_dot(x.reshape(blocks, block, -1), kernel, owner)
-            # A product of one row a block, and so its gradient is.
-            own = jax.nn.one_hot(owner, experts, dtype=bias.dtype)
-            y = y + jnp.matmul(own, bias, precision="highest")[:, None]
-            return y.astype(x.dtype).reshape(blocks * block, -1)
+        def run(x: Array, inward: tuple[Layer, ...], join: Join, outward: Layer) -> Array:
+            rows = x.reshape(blocks, block, -1)
+            y = grouped_network(join, rows, inward, outward, Order(owner))
+            return y.reshape(blocks * block, -1)
 
-        y = through(functools.partial(ffn, dot, weights), places, x, scale)
+        y = through(functools.partial(ffn, run, weights), places, x, scale)
         return y, jnp.zeros((), jnp.int32)
 
 
@@ -285,23 +299,25 @@ def _experts(weights: Any) -> int:
 def _in_buffers(
     ffn: Ffn,
     factor: int | float,
-    travel: Callable[..., Array],
+    owner: tuple[int, ...],
+    exchange: Callable[[Array], Array],
     weights: Any,
     x: Float[Array, "t d"],
     expert: Int[Array, "t"],
     scale: Float[Array, "t"],
-    experts: int | None = None,
 ) -> tuple[Array, Array]:
-    """Tokens into buffers of equal size, ``travel`` with them to the experts, and back."""
-    experts = experts or _experts(weights)
-    size = -(-math.ceil(factor * len(x) / experts) // 8) * 8
+    """Tokens into buffers of equal size, which are exchanged for those of `owner`, and back."""
+    experts = len(owner)
+    size = math.ceil(factor * len(x) / experts)
+    step = 8 * -(-size // BLOCK)  # whole blocks of as many rows
+    size = -(-size // step) * step
     starts, sizes = jnp.arange(experts) * size, jnp.full(experts, size)
     places = slots(expert, starts, sizes, experts * size)
 
     def run(rows: Array) -> Array:
-        buffers = rows.reshape(experts, size, -1)
-        y = travel(functools.partial(ffn, batched_dot), weights, buffers)
-        return y.reshape(experts * size, -1)
+        there = exchange(rows.reshape(experts, size, -1))
+        y = ffn(functools.partial(buffers_network, owner), weights, there)
+        return exchange(y).reshape(experts * size, -1)
 
     return through(run, places, x, scale), jnp.sum(~places.placed, dtype=jnp.int32)
 
