@@ -8,10 +8,18 @@ paper's Table 1, frames and videos left out or not, each with two batch sizes, o
 the largest that a chip holds. Both are the very step that trains, of the preset ``ucf101_192``, for
 one v5e chip; no TPU is needed. ``--on=cpu`` asks the CPU's compiler, whose convolutions over
 frames take more memory. ``--scale=4`` divides all channels by 4, for a quick look.
+
+    python benchmarks/tganv2_memory.py --what=growth --on=kept
+
+Nothing is compiled: the state, and beside it what the forward pass of the dearer phase keeps for
+its gradient, the bytes of all arrays that JAX hands from one to the other. A compiler keeps some of
+them narrower or computes them again, and needs room to work in.
 """
 
+import dataclasses
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from absl import app, flags
@@ -24,6 +32,7 @@ import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 from configs import tganv2  # noqa: E402
+from ganjax.adversarial.phases import Game  # noqa: E402
 from ganjax.family import build  # noqa: E402
 from ganjax.parallel.mesh import make_mesh  # noqa: E402
 from ganjax.plan import CHIPS, GIB, shortage  # noqa: E402
@@ -35,7 +44,10 @@ LEVELS = flags.DEFINE_list("levels", ["2", "3", "4", "5"], "growth: numbers of l
 SCALE = flags.DEFINE_integer("scale", 1, "Divides all channels.")
 PRECISION = flags.DEFINE_string("precision", "float32", "Of the computation.")
 ON = flags.DEFINE_enum(
-    "on", "tpu", ["tpu", "cpu", "paper"], "Whose compiler is asked; paper: FLOPs are counted alone."
+    "on",
+    "tpu",
+    ["tpu", "cpu", "kept", "paper"],
+    "Whose compiler is asked; kept, paper: none's, memory and FLOPs are counted.",
 )
 OUT = flags.DEFINE_string("out", None, "File that gets a line of JSON for each program.")
 
@@ -72,6 +84,11 @@ def measure(levels: int, variant: str, batch: int, device: Any) -> dict[str, Any
     row["flops"] = counted["flops"]
     if ON.value == "paper":
         return row | {"problem": f"{row['flops'] / 1e12:.3f} TFLOP", "seconds": 0.0}
+    if ON.value == "kept":
+        family = build(config, "tpu")
+        row["temporaries"] = max(kept(family, phase) for phase in family.phases)
+        row["memory"] = row["temporaries"] + size_of(jax.tree.leaves(family.abstract_state()))
+        return row | {"seconds": time.monotonic() - began}
     program = assemble(build(config, device.platform), make_mesh(None, [device]))
     try:
         compiled = program.lower(due).compile()
@@ -89,6 +106,42 @@ def measure(levels: int, variant: str, batch: int, device: Any) -> dict[str, Any
         + found.temp_size_in_bytes
     )
     return row
+
+
+def kept(family: Any, phase: Any) -> int:
+    """Bytes that a phase's forward pass keeps for its gradient, parameters aside."""
+
+    def back(state: Any, batch: Any, key: Any) -> Any:
+        game = Game(
+            players={name: player.variables for name, player in state.players.items()},
+            extras=state.extras,
+            batch=batch,
+            draws=None,
+            frozen=None,
+            passed={},
+            step=state.step,
+            items=state.items,
+            size=phase.size,
+        )
+        game = dataclasses.replace(game, draws=phase.draw(key, game))
+        params = state.players[phase.player].params
+        return jax.vjp(lambda params: phase.loss(params, game)[0], params)[1]
+
+    batch = {
+        name: jax.ShapeDtypeStruct((phase.size, *leaf.shape), leaf.dtype)
+        for name, leaf in family.item.items()
+    }
+    given = family.abstract_state(), batch, jax.random.key(0)
+    jaxpr = jax.make_jaxpr(back)(*given).jaxpr
+    # Each once, whoever needs it; constants are no variables.
+    taken = set(map(id, jaxpr.invars))
+    arrays = {id(one): one.aval for one in jaxpr.outvars if id(one) not in taken}
+    return size_of(arrays.values())
+
+
+def size_of(arrays: Iterable[Any]) -> int:
+    """Bytes."""
+    return sum(leaf.size * jax.numpy.dtype(leaf.dtype).itemsize for leaf in arrays)
 
 
 def largest(first: dict[str, Any], second: dict[str, Any], gib: float) -> int | None:
