@@ -223,8 +223,10 @@ class ImageTower(nn.Module):
 def _stack(module: Any, x: Array, causal: bool) -> Array:
     hidden = module.hidden or 4 * module.width
     module.sow("intermediates", "hidden_0", x)
+    # Gradients through a tower keep what its dense layers give; all else is computed again.
+    block = nn.remat(Block, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
     for index in range(module.layers):
-        x = Block(
+        x = block(
             module.heads,
             hidden,
             module.activation,

@@ -21,6 +21,7 @@ from ganjax.layers.modulated import ModulatedConv
 
 # Logits of the attention of t queries to s keys, float32 or wider.
 Scores = Callable[[Float[Array, "*b t d"], Float[Array, "*b s d"]], Float[Array, "*b t s"]]
+MANY = 2**20  # scores of a head
 
 
 def products(q: Float[Array, "*b t d"], k: Float[Array, "*b s d"]) -> Float[Array, "*b t s"]:
@@ -88,9 +89,20 @@ def _root(x: Array) -> Array:
 def attend(
     q: Float[Array, "*b t d"], k: Float[Array, "*b s d"], v: Float[Array, "*b s e"], scores: Scores
 ) -> Float[Array, "*b t e"]:
-    """Means of the values, by a softmax of the scores."""
-    weights = jax.nn.softmax(scores(q, k), axis=-1).astype(v.dtype)
-    return jnp.einsum("...ts,...se->...te", weights, v)
+    """Means of the values, by a softmax of the scores.
+
+    Where there are `MANY` of these, heads (dimension -3) take turns, and their weights are computed
+    again for the gradient: at 64x64 those of one picture would fill 0.5 GiB.
+    """
+
+    def means(q: Array, k: Array, v: Array) -> Array:
+        weights = jax.nn.softmax(scores(q, k), axis=-1).astype(v.dtype)
+        return jnp.einsum("...ts,...se->...te", weights, v)
+
+    if q.ndim < 4 or q.shape[-2] * k.shape[-2] < MANY:
+        return means(q, k, v)
+    heads = tuple(jnp.moveaxis(part, -3, 0) for part in (q, k, v))
+    return jnp.moveaxis(jax.lax.map(lambda one: jax.checkpoint(means)(*one), heads), 0, -3)
 
 
 def split(x: Float[Array, "n t c"], heads: int) -> Float[Array, "n heads t d"]:

@@ -49,3 +49,14 @@ def test_tied_attention_has_fewer_parameters():
         variables = jax.eval_shape(functools.partial(layer.init, jax.random.key(0)), x, w)
         shapes[projection] = variables["params"]["to_qk"]["kernel"].shape
     assert shapes == {Tied: (8, 8), attention.Untied: (8, 16)}
+
+
+def test_heads_that_take_turns_give_the_same(monkeypatch):
+    def found():
+        y, back = jax.vjp(lambda q, v: attention.attend(q, q, v, tied_distances), Q, K)
+        return y, back(jnp.sin(K))
+
+    whole = found()
+    monkeypatch.setattr(attention, "MANY", 25)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found(), whole)
+    assert "scan" in str(jax.make_jaxpr(lambda q: attention.attend(q, q, q, distances))(Q))
