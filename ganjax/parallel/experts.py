@@ -152,8 +152,8 @@ def buffers_network(
     outward: Layer,
 ) -> Float[Array, "b c o"]:
     """Rows of each buffer by its owner's network, of which each has as many."""
-    most = BLOCK if len(set(owner)) < len(owner) else 2 * BLOCK
-    parts = -(-x.shape[1] // most)
+    alone = len(set(owner)) == len(owner) and x.shape[1] <= 2 * BLOCK
+    parts = 1 if alone else -(-x.shape[1] // BLOCK)
     blocks = x.reshape(len(owner) * parts, -1, x.shape[-1])
     order = Order(alike=tuple(one for one in owner for _ in range(parts)))
     return grouped_network(join, blocks, inward, outward, order).reshape(*x.shape[:2], -1)

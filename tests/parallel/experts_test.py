@@ -1,5 +1,7 @@
 """All executions compute what a loop over experts does, forward and gradient, on any mesh."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +126,15 @@ def test_tokens_without_room_are_counted_and_pass_as_zeros(wanted):
     by_x = gradient[1]
     np.testing.assert_allclose(by_x, np.where(placed[..., None], wanted[1][1], 0), atol=1e-5)
     np.testing.assert_allclose(gradient[2], np.where(placed, wanted[1][2], 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1000, 5000, 16384, 17003])
+def test_buffers_of_any_size_divide_into_blocks(tokens):
+    (weights, *_), _ = case()
+    x, expert = jnp.zeros((1, tokens, WIDTH)), jnp.zeros((1, tokens), jnp.int32)
+    run = functools.partial(Capacity(1.25), geglu)
+    y, _ = jax.eval_shape(run, weights, x, expert, jnp.ones((1, tokens)))
+    assert y.shape == x.shape
 
 
 def test_what_cannot_be_is_an_error():
