@@ -183,7 +183,9 @@ class MixtureOfExperts(nn.Module):
         wide = jnp.promote_types(x.dtype, jnp.float32)
         logits = self.router(features=self.experts, name="router")(x.astype(wide), w.astype(wide))
         expert = jnp.argmax(logits, axis=-1)
-        probability = jnp.max(jax.nn.softmax(logits), axis=-1)
+        # NOTE: not the maximum, whose gradient is 0 / 0 where XLA rounds it otherwise than before.
+        chosen = jax.nn.one_hot(expert, self.experts, dtype=logits.dtype)
+        probability = jnp.sum(chosen * jax.nn.softmax(logits), axis=-1)
         weights = _weights(self, self.network, x.shape[-1], self.ratio, (self.experts,))
         y, dropped = self.execution(self.network.equalized, weights, x, expert, probability)
         if self.is_mutable_collection(COLLECTION) and not self.is_initializing():

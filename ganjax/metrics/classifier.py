@@ -49,7 +49,10 @@ class Network(nn.Module):
             side = 3 if level else 5
             x = nn.Conv(self.channels << level, (side, side), strides=2)(x)
             x = nn.relu(nn.GroupNorm(num_groups=4)(x))
-        x = jnp.concatenate([x.max(axis=(1, 2)), x.mean(axis=(1, 2))], axis=-1)
+        # NOTE: not x.max(), whose gradient looks for x equal to it: where XLA rounds x otherwise
+        # than before there is none, and the gradient is 0 / 0.
+        largest = nn.max_pool(x, x.shape[1:3])[:, 0, 0]
+        x = jnp.concatenate([largest, x.mean(axis=(1, 2))], axis=-1)
         features = nn.relu(nn.Dense(FEATURES)(x))
         return features, nn.Dense(self.classes)(features)
 
