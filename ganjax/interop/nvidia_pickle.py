@@ -2,6 +2,7 @@
 
 Such a pickle carries the source code of its networks, and NVIDIA's loader executes it. Here the
 networks are read as what they hold: arguments, attributes, tensors. The source code is dropped.
+Those of StyleGAN-V's released code, which is made from theirs, are read, too.
 """
 
 import dataclasses
@@ -12,11 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from ganjax.interop.inert import DAMAGE, Constructor, Inert, Unpickler
+from ganjax.interop import omegaconf
+from ganjax.interop.inert import DAMAGE, Constructor, Inert, Sealed, Unpickler
 from ganjax.interop.torch_pickle import KNOWN as TORCH
 from ganjax.interop.torch_pickle import Storage, Tensor, read_legacy
 
 NETWORKS = ("G", "D", "G_ema", "augment_pipe")
+# Of PyTorch and of StyleGAN-V, whose classes carry no source code.
+UNMARKED = (
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.sparse.Embedding",
+    "torch.nn.modules.rnn.LSTM",
+    "training.layers.TemporalDifferenceEncoder",
+    "src.training.layers.TemporalDifferenceEncoder",
+)
 DTYPES = "?bhilqBHILQefdiu"  # NumPy's letters of plain numbers
 
 
@@ -119,18 +129,45 @@ def _module(meta: Any) -> Module:
     name, state = meta["class_name"], meta["state"]
     if not isinstance(name, str) or not isinstance(state, dict):
         raise ValueError("one of its networks has no state; the file is damaged, or a forgery")
+    return _of_state(name, state)
+
+
+def _of_state(name: str, state: Mapping[str, Any]) -> Module:
     parts, tensors = {}, {}
     for part, module in state.get("_modules", {}).items():
         if module is not None:
-            parts[_name(part)] = _checked(module, Module, f"the part {part} of its {name}")
+            inner = _checked(module, Module, f"the part {part} of its {name}")
+            if isinstance(inner, _Unmarked) and not inner.attributes:
+                raise ValueError(f"the part {part} of its {name} is empty, or lies in itself")
+            parts[_name(part)] = inner
     unsaved = state.get("_non_persistent_buffers_set", ())
     for group in ("_parameters", "_buffers"):
         for key, tensor in state.get(group, {}).items():
             if tensor is not None and key not in unsaved:
                 tensors[_name(key)] = _checked(tensor, Tensor, f"the tensor {key} of its {name}")
-    inner = {"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"}
-    attributes = {_name(key): value for key, value in state.items() if key not in inner}
+    apart = {"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"}
+    attributes = {_name(key): value for key, value in state.items() if key not in apart}
     return Module(name, attributes, parts, tensors)
+
+
+class _Unmarked(Module, metaclass=Sealed):
+    """What stands for a module that is pickled as any object is: first empty, then with a state.
+
+    One that has no attributes is empty; PyTorch's have `training` at least.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls) -> "_Unmarked":
+        made = super().__new__(cls)
+        Module.__init__(made, cls.__name__, {}, {}, {})
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        if self.attributes or not isinstance(state, dict):
+            raise ValueError(f"its {self.name} takes a state that no such file sets")
+        made = _of_state(self.name, state)
+        self.attributes, self.parts, self.tensors = made.attributes, made.parts, made.tensors
 
 
 def _name(key: Any) -> str:
@@ -201,9 +238,20 @@ KNOWN: dict[tuple[str, str], Any] = {
     ("torch", "Size"): Constructor(tuple),
     ("torch", "device"): Constructor(lambda *where: ":".join(map(str, where))),
     ("torch.storage", "_load_from_bytes"): Constructor(_storage),
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Constructor(_module),
-    ("dnnlib.util", "EasyDict"): dict,
-    ("dnnlib", "EasyDict"): dict,
+    **{
+        (f"{root}torch_utils.persistence", "_reconstruct_persistent_obj"): Constructor(_module)
+        for root in ("", "src.")
+    },
+    **{
+        (f"{root}{name}", "EasyDict"): dict
+        for root in ("", "src.")
+        for name in ("dnnlib", "dnnlib.util")
+    },
+    **{
+        tuple(path.rsplit(".", 1)): Sealed(path.rpartition(".")[2], (_Unmarked,), {"__slots__": ()})
+        for path in UNMARKED
+    },
+    **omegaconf.KNOWN,
     ("builtins", "set"): Constructor(set),
     ("__builtin__", "set"): Constructor(set),
     ("_codecs", "encode"): Constructor(_encode),
@@ -225,8 +273,8 @@ class _Unpickler(Unpickler):
         super().__init__(
             file,
             KNOWN,
-            "the snapshots of stylegan2-ada-pytorch and stylegan3 have none of it. Where other"
-            " tools open this file, it runs",
+            "snapshots of stylegan2-ada-pytorch, stylegan3 and stylegan-v have none of it. Where"
+            " other tools open this file, it runs",
         )
 
     def find_class(self, module: str, name: str) -> Any:

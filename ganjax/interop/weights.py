@@ -36,6 +36,8 @@ class Weights:
         if not self.modules:
             return None
         synthesis = self.generator.part("synthesis")
+        if "motion_encoder" in synthesis.parts:
+            return "styleganv"
         return "stylegan3" if "input" in synthesis.parts else "stylegan2"
 
     @property

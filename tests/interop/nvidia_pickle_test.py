@@ -268,3 +268,19 @@ def test_other_files_are_told_what_they_are(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"old\.pkl: not a readable snapshot"):
             read_snapshot(path)
+
+
+def test_modules_that_carry_no_source_code(tmp_path):
+    def sequential(**state):
+        return name("torch.nn.modules.container.Sequential") + b")\x81" + mapping(**state) + b"b"
+
+    layer = network(_parameters=mapping(weight=tensor([1, 2], (2,))))
+    whole = sequential(training=b"\x89", _modules=b"}" + value("0") + layer + b"s")
+    path = tmp_path / "plain.pkl"
+    g = read_snapshot(snapshot(path, network(_modules=mapping(conv=whole)))).networks["G_ema"]
+    assert g.part("conv").name == "Sequential" and list(g.state()) == ["conv.0.weight"]
+    itself = name("torch.nn.modules.container.Sequential") + b")\x81q\xfe"
+    itself += mapping(training=b"\x89", _modules=mapping(a=b"h\xfe")) + b"b"
+    for wrong in (sequential(), whole + mapping(training=b"\x88") + b"b", itself):
+        with pytest.raises(ValueError, match=r"plain\.pkl: .*(lies in itself|no such file sets)"):
+            read_snapshot(snapshot(path, network(_modules=mapping(conv=wrong))))

@@ -88,10 +88,7 @@ def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
     if "D" in weights.modules:
         found = snapshots.discriminator(weights.modules["D"])
         if found.pop("d_channel_max") != config.model.channel_max:
-            raise ValueError(
-                "the snapshot's D has another channel_max than its G, and configs have one for"
-                " both; build the modules in Python and fill them by from_official"
-            )
+            raise ValueError(snapshots.TWO_MAXIMA)
         with config.ignore_type():  # the group may be the whole batch, None
             config.model.update(found)
     return config

@@ -14,6 +14,10 @@ from ganjax.interop.weights import Weights
 
 CHANNEL_BASE, CHANNEL_MAX = 32768, 512  # of both releases, where an argument does not say
 LEARNED = {"activation": "lrelu", "bias_gain": 0.01}  # a layer of a mapping network
+TWO_MAXIMA = (
+    "the snapshot's D has another channel_max than its G, and configs have one for both; build the"
+    " modules in Python and fill them by from_official"
+)
 
 
 def resumed(config: ConfigDict, weights: Weights) -> ConfigDict:
@@ -66,7 +70,9 @@ def generator(g: Module) -> dict[str, Any]:
         channel_max=given.get("channel_max", CHANNEL_MAX),
         g_architecture=block.attributes["architecture"],
         clamp=float(layer.attributes["conv_clamp"] or 0),
-        narrow=sum(part.attributes["use_fp16"] for part in g.part("synthesis").parts.values()),
+        narrow=sum(
+            part.attributes.get("use_fp16", 0) for part in g.part("synthesis").parts.values()
+        ),
     )
 
 

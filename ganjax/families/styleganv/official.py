@@ -24,10 +24,8 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
-from ml_collections import ConfigDict
 
 from ganjax.families.stylegan2 import official as stylegan2
-from ganjax.families.stylegan2 import snapshots
 from ganjax.families.styleganv.motion import MotionEncoder
 from ganjax.families.styleganv.networks import (
     Discriminator,
@@ -36,10 +34,14 @@ from ganjax.families.styleganv.networks import (
     example_inputs,
     to_constant,
 )
+from ganjax.families.styleganv.snapshots import configured
 from ganjax.interop.entries import Entry, Path, State, collect, plain, read, shapes_of
 from ganjax.interop.report import Report
-from ganjax.interop.weights import Weights
 
+__all__ = ["CONFIG", "configured", "constants", "entries", "from_official", "to_official"]
+
+# Whose training values the run of a snapshot has.
+CONFIG = "configs/styleganv.py:faceforensics256"
 FIELDS = (
     "resolution, channel_base, channel_max, latent_dim, w_dim, classes, motion, join, frames,"
     " join_resolution, share, encoder"
@@ -78,21 +80,6 @@ def to_official(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np
             gradients pass as `{"params": gradients}`.
     """
     return collect(variables, entries(module))
-
-
-def configured(config: ConfigDict, weights: Weights) -> ConfigDict:
-    """The config, with the average kept from the first step.
-
-    Raises:
-        ValueError: a snapshot, whose options lie in a config object of their own.
-    """
-    if weights.modules:
-        raise ValueError(
-            "snapshots of StyleGAN-V keep their options in a config object that is not read; write"
-            " their state dicts to a folder of G.pth, D.pth and G_ema.pth, and give --config with"
-            " their architecture"
-        )
-    return snapshots.resumed(config, weights)
 
 
 def constants(module: nn.Module) -> dict[str, np.ndarray]:

@@ -11,11 +11,8 @@ from ganjax.families.styleganv import official
 from ganjax.families.styleganv.networks import example_inputs
 from ganjax.family import build
 from ganjax.importer import import_run
-from ganjax.interop.nvidia_pickle import Module
-from ganjax.interop.weights import Weights
 from ganjax.layers.initializers import init_on_host
 
-SNAPSHOT = Module("training.networks.Generator", {}, {}, {})
 VARIANTS = [
     {"model.trajectory": "lstm"},
     {"model.encoding": "mapped"},
@@ -59,11 +56,6 @@ def test_other_periods_than_the_checkpoints_are_an_error():
     state["synthesis.motion_encoder.time_encoder.freqs"] *= 2
     with pytest.raises(ValueError, match="time_encoder.freqs is the constant .* motion, join"):
         official.from_official(state, module)
-
-
-def test_snapshots_are_refused_with_a_way_out():
-    with pytest.raises(ValueError, match="write their state dicts to a folder of G.pth"):
-        official.configured(configs.tiny(), Weights({"G_ema": {}}, {"G_ema": SNAPSHOT}))
 
 
 def test_state_dicts_become_a_run(tmp_path):
