@@ -66,6 +66,7 @@ def base() -> ml_collections.ConfigDict:
             g_channels=32,  # of the last block
             recurrent_channels=1024,
             recurrent_layers=1,
+            forget_bias=0.0,  # at initialisation, of the recurrent layers' forget gates
             d_channels=64,  # of the first block
         ),
         loss=dict(r1_weight=0.5),  # summed over levels and videos (Eq. 10)
@@ -100,12 +101,13 @@ def shapes():
         latent_dim=64,
         g_channels=6,
         recurrent_channels=128,
-        d_channels=6,
+        forget_bias=2.5,  # a latent lasts for all 16 frames from the first step on
+        d_channels=10,
     )
     # Summed over pixels, gradients of so small videos need little of it.
-    config.loss.r1_weight = 0.01
-    config.train.update(images=24_000, batch=16)
-    config.optimizer.update(g_lr=1e-3, d_lr=1e-3, decay_images=24_000)
+    config.loss.r1_weight = 0.001
+    config.train.update(images=32_000, batch=16)
+    config.optimizer.update(g_lr=5e-4, d_lr=2e-3, b2=0.99, decay_images=32_000)
     defaults.for_minutes(config)
     return config
 

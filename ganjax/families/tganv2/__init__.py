@@ -100,6 +100,7 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
         channels=model.g_channels,
         recurrent_channels=model.recurrent_channels,
         recurrent_layers=model.recurrent_layers,
+        forget_bias=model.forget_bias,
         frame_strides=frame_strides,
         batch_strides=batch_strides,
         image_channels=config.data.channels,

@@ -50,12 +50,15 @@ class ConvLSTM(nn.Module):
         features: channels of the state.
         kernel_size: taps along each axis.
         peephole: gates see the cell, too, by a weight for each of its entries.
+        forget_bias: of the gates that keep the cell, at initialisation. At 0 they halve it in each
+            step: until they have learnt better, what was seen first is soon lost.
         dtype: of convolutions; None: as inputs and kernels promote. Gates and cell are in float32.
     """
 
     features: int
     kernel_size: int = 3
     peephole: bool = False
+    forget_bias: float = 0.0
     dtype: Any = None
 
     @nn.compact
@@ -83,7 +86,9 @@ class ConvLSTM(nn.Module):
         given = jnp.pad(given, [(0, steps - inputs), *[(0, 0)] * 4])
         shape = (self.kernel_size, self.kernel_size, self.features, 4 * self.features)
         kernel = self.param("w_hifoc", initializers.LecunNormal(), shape)
-        bias = self.param("bias", initializers.zeros, (4 * self.features,))
+        of_gates = (0.0, self.forget_bias, 0.0, 0.0)  # i, f, o, candidate
+        biases = tuple(bias for bias in of_gates for _ in range(self.features))
+        bias = self.param("bias", initializers.Constant(biases), (len(biases),))
         of_cell: dict[str, Array | float] = dict.fromkeys("ifo", 0.0)
         if self.peephole:
             entries = (height, width, self.features)

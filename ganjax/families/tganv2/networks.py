@@ -51,6 +51,7 @@ class Generator(nn.Module):
         channels: of the last block; the others' are multiples of it.
         recurrent_channels: of the recurrent layers.
         recurrent_layers: how many there are.
+        forget_bias: as of `ConvLSTM`; 0, as released.
         frame_strides: subsampling between levels, in training: one of so many frames is kept ...
         batch_strides: ... and one of so many videos. 1 for all of them.
         stride: steps of the recurrent layers from one frame to the next, in training.
@@ -68,6 +69,7 @@ class Generator(nn.Module):
     channels: int = 32
     recurrent_channels: int = 1024
     recurrent_layers: int = 1
+    forget_bias: float = 0.0
     frame_strides: tuple[int, ...] = (2, 2, 2)
     batch_strides: tuple[int, ...] = (2, 2, 2)
     stride: int = 1
@@ -91,7 +93,12 @@ class Generator(nn.Module):
             self.bottom_width**2 * self.recurrent_channels, kernel_init=init, dtype=self.dtype
         )
         self.decoders = [
-            ConvLSTM(self.recurrent_channels, dtype=self.dtype, name=f"decoder{layer}")
+            ConvLSTM(
+                self.recurrent_channels,
+                forget_bias=self.forget_bias,
+                dtype=self.dtype,
+                name=f"decoder{layer}",
+            )
             for layer in range(self.recurrent_layers)
         ]
         self.blocks = [

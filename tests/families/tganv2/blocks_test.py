@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+from configs import tganv2
+from ganjax.families.tganv2 import networks
 from ganjax.families.tganv2.blocks import (
     ChainerBatchNorm,
     ConvLSTM,
@@ -48,6 +50,17 @@ def test_what_follows_the_inputs_is_zeros():
     jax.tree.map(np.testing.assert_array_equal, short, longer)
     with pytest.raises(ValueError, match="1 inputs for 0 steps; set frames"):
         layer.apply(variables, x, 0)
+
+
+def test_the_forget_bias_keeps_the_cell():
+    x = jax.random.normal(jax.random.key(0), (1, 2, 3, 3, 2))
+    generator, _ = networks(tganv2.tiny())
+    layer = ConvLSTM(2, forget_bias=generator.forget_bias)
+    variables = layer.init(jax.random.key(1), x, 3)
+    variables["params"]["w_hifoc"] *= 0
+    _, cell = layer.apply(variables, x, 3)
+    np.testing.assert_allclose(cell[2] / cell[1], jax.nn.sigmoid(2.5), rtol=1e-5)
+    assert not ConvLSTM(2).init(jax.random.key(1), x, 3)["params"]["bias"].any()
 
 
 def test_unrolled_or_not_the_recurrence_is_the_same(monkeypatch):
