@@ -7,7 +7,6 @@ import pytest
 from jax import lax
 
 from configs import tganv2
-from ganjax.families.tganv2 import networks
 from ganjax.families.tganv2.blocks import (
     ChainerBatchNorm,
     ConvLSTM,
@@ -16,6 +15,7 @@ from ganjax.families.tganv2.blocks import (
     halve,
     mean_pool,
 )
+from ganjax.family import build
 
 
 def test_sizes_of_time_through_the_discriminators():
@@ -54,7 +54,7 @@ def test_what_follows_the_inputs_is_zeros():
 
 def test_the_forget_bias_keeps_the_cell():
     x = jax.random.normal(jax.random.key(0), (1, 2, 3, 3, 2))
-    generator, _ = networks(tganv2.tiny())
+    generator = build(tganv2.tiny(), "cpu").networks["g"]
     layer = ConvLSTM(2, forget_bias=generator.forget_bias)
     variables = layer.init(jax.random.key(1), x, 3)
     variables["params"]["w_hifoc"] *= 0
