@@ -248,8 +248,8 @@ KNOWN: dict[tuple[str, str], Any] = {
         for name in ("dnnlib", "dnnlib.util")
     },
     **{
-        tuple(path.rsplit(".", 1)): Sealed(path.rpartition(".")[2], (_Unmarked,), {"__slots__": ()})
-        for path in UNMARKED
+        (module, name): Sealed(name, (_Unmarked,), {"__slots__": ()})
+        for module, _, name in (path.rpartition(".") for path in UNMARKED)
     },
     **omegaconf.KNOWN,
     ("builtins", "set"): Constructor(set),

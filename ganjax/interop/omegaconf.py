@@ -37,7 +37,8 @@ class Node(metaclass=Sealed):
 
     def at(self, path: str) -> "Node | None":
         """What a reference names, from the root of the tree."""
-        node, above = self, {id(self)}
+        node: Any = self
+        above = {id(node)}
         while (parent := getattr(node, "parent", None)) is not None:
             if id(parent) in above:
                 raise ValueError("a configuration that lies in itself")
