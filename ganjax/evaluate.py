@@ -96,6 +96,11 @@ def check_metrics(
                 f"{protocol.name!r} is of pairs of images that a family makes by its probe "
                 f"{protocol.probe.name!r}; this run's family has {having}."
             )
+        if protocol.prompts == "heldout" and family and not generate.reads_texts(family):
+            raise configs.ConfigError(
+                f"{protocol.name!r} is of samples for prompts; this run's family makes none from "
+                "texts, as that of configs/aurora.py does."
+            )
         if protocol.built_in and protocol.name not in known:
             having = f"; these have: {', '.join(known)}, and all others." if known else "."
             raise configs.ConfigError(f"{protocol.name!r} is not for runs on {source}{having}")

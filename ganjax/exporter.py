@@ -81,11 +81,17 @@ def export_run(
       The folder.
 
     Raises:
-      ConfigError: the folder is not empty.
+      ConfigError: the folder is not empty, or the run is of a family that draws what texts say.
       FileNotFoundError, CheckpointError: as of :func:`ganjax.generate.load`.
     """
     with appearing(out, "--out") as folder:
         model = generate.load(workdir, step, platform="cpu")
+        if generate.reads_texts(model.family):
+            raise configs.ConfigError(
+                "This run's family draws what texts say, with experts that sort the tokens of "
+                "a known number of samples and with CLIP beside it: its program is not exported. "
+                "Use --mode=sample --prompt=..., or ganjax.generate.load from Python."
+            )
         request = Request(truncation=truncation)
         variables = jax.device_get(model.ready(0, request))
         weights = flatten_dict(variables, sep="/")

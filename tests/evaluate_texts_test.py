@@ -234,7 +234,7 @@ def test_metrics_fit_runs_that_texts_are_asked_of():
     blind = dataclasses.replace(TEXTS, item={"image": TEXTS.item["image"]})
     assert evaluate.check_metrics((), "captioned_shapes", blind) == names[:1]
     for family, source, name, said in (
-        (blind, "captioned_shapes", "prompt_accuracy", "not for runs on captioned_shapes"),
+        (blind, "captioned_shapes", "prompt_accuracy", "makes none from texts"),
         (blind, "folder", "clip_score30k_b32", "this run makes none"),
         (TEXTS, "folder", "clip_score_b32", "Of runs there are clip_score30k_b32"),
         (TEXTS, "folder", "prompt_accuracy", "not for runs on folder"),

@@ -20,6 +20,7 @@ from ganjax.exporter import export_run
 from ganjax.families.biggan import official
 from ganjax.family import Request, build
 from ganjax.importer import import_run
+from tests.evaluate_texts_test import CONFIG, TEXTS
 
 SNAPSHOT = pathlib.Path(__file__).parent / "interop" / "data" / "ada_conditional.pkl"
 THRESHOLD = 0.7
@@ -142,3 +143,11 @@ def test_it_keeps_what_is_there_and_leaves_nothing_half_written(exported, tmp_pa
     with pytest.raises(FileNotFoundError, match="is not the directory of a run"):
         export_run(tmp_path / "none", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_reads_texts_is_not_exported(tmp_path, monkeypatch):
+    model = generate.Model(TEXTS, {}, CONFIG, 1)
+    monkeypatch.setattr(generate, "load", lambda *args, **kwargs: model)
+    with pytest.raises(ConfigError, match="draws what texts say, .* Use --mode=sample --prompt"):
+        export_run(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -73,7 +73,11 @@ def gathered(places: Any, axis: str = "fsdp") -> Any:
 
 
 def whole(tree: Any) -> Any:
-    """Arrays of a mesh, moved to where each device has all of them."""
+    """Arrays of a mesh, moved to where each device has all of them, over whichever axes they lie.
+
+    What samples and measures sees whole variables: parameters that are split over "fsdp", and
+    experts over "expert", are gathered. Each device has to hold them beside the state.
+    """
 
     def place(leaf: Any) -> Sharding:
         at = leaf.sharding

@@ -171,7 +171,10 @@ def _generator(config: Any, encoder: Encoder, executions: tuple[str, ...]) -> Ge
         image_channels=config.data.channels,
         text_head=_text_head(config),
         mapping_network=functools.partial(
-            MappingNetwork, layers=model.mapping_layers, features=model.w_dim
+            MappingNetwork,
+            layers=model.mapping_layers,
+            features=model.w_dim,
+            lr_multiplier=model.mapping_lr_multiplier,
         ),
         source_features=model.source_features,
     )
@@ -204,7 +207,11 @@ def _text_head(config: Any) -> Any:
         )
     attention = functools.partial(AcrossTokens, scores=SCORES[model.text_scores])
     return functools.partial(
-        TextHead, layers=model.text_layers, heads=model.text_heads, attention=attention
+        TextHead,
+        layers=model.text_layers,
+        heads=model.text_heads,
+        lr_multiplier=model.text_lr_multiplier,
+        attention=attention,
     )
 
 

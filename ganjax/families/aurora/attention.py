@@ -6,7 +6,6 @@ named as in the released code; see `networks.py`.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 
@@ -74,10 +73,12 @@ def _products(q: Array, k: Array) -> Array:
 
 def _squared_distances(q: Array, k: Array) -> Array:
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    q, k = q.astype(wide), k.astype(wide)
-    # The terms cancel, so that their rounding would be large beside what is left.
-    product = jnp.einsum("...td,...sd->...ts", q, k, precision="highest")
-    squares = [jnp.sum(jnp.square(x), axis=-1) for x in (q, k)]
+    # The terms cancel, so that their rounding would be large beside what is left. Products of
+    # bfloat16 have none in float32.
+    product = jnp.einsum(
+        "...td,...sd->...ts", q, k, precision="highest", preferred_element_type=wide
+    )
+    squares = [jnp.sum(jnp.square(x.astype(wide)), axis=-1) for x in (q, k)]
     return squares[0][..., :, None] + squares[1][..., None, :] - 2 * product
 
 
@@ -117,7 +118,11 @@ def join(x: Float[Array, "n heads t d"]) -> Float[Array, "n t c"]:
 
 
 Heads = Float[Array, "n heads t d"]
-project = functools.partial(EqualizedDense, use_bias=False)
+
+
+def project(x: Float[Array, "n t i"], features: int, name: str) -> Float[Array, "n t o"]:
+    """A dense layer without bias, of the module that calls; computed in the dtype of `x`."""
+    return EqualizedDense(features, use_bias=False, dtype=x.dtype, name=name)(x)
 
 
 class Untied(nn.Module):
@@ -127,9 +132,9 @@ class Untied(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n t c"]) -> tuple[Heads, Heads, Heads]:
-        qk = split(project(2 * x.shape[-1], name="to_qk")(x), self.heads)
+        qk = split(project(x, 2 * x.shape[-1], "to_qk"), self.heads)
         q, k = jnp.split(qk, 2, axis=-1)
-        return q, k, split(project(x.shape[-1], name="to_v")(x), self.heads)
+        return q, k, split(project(x, x.shape[-1], "to_v"), self.heads)
 
 
 class Tied(nn.Module):
@@ -139,8 +144,8 @@ class Tied(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n t c"]) -> tuple[Heads, Heads, Heads]:
-        q = split(project(x.shape[-1], name="to_qk")(x), self.heads)
-        return q, q, split(project(x.shape[-1], name="to_v")(x), self.heads)
+        q = split(project(x, x.shape[-1], "to_qk"), self.heads)
+        return q, q, split(project(x, x.shape[-1], "to_v"), self.heads)
 
 
 class Joint(nn.Module):
@@ -150,7 +155,7 @@ class Joint(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n t c"]) -> tuple[Heads, Heads, Heads]:
-        qkv = split(project(3 * x.shape[-1], name="to_qkv")(x), self.heads)
+        qkv = split(project(x, 3 * x.shape[-1], "to_qkv"), self.heads)
         q, k, v = jnp.split(qkv, 3, axis=-1)
         return q, k, v
 
@@ -203,8 +208,8 @@ class CrossAttention(nn.Module):
     ) -> Float[Array, "n t c"]:
         """Add it to x."""
         inner = self.heads * self.head_dim
-        q = project(inner, name="to_q")(x)
-        k, v = jnp.split(project(2 * inner, name="to_kv")(context), 2, axis=-1)
+        q = project(x, inner, "to_q")
+        k, v = jnp.split(project(context, 2 * inner, "to_kv"), 2, axis=-1)
         q, k, v = (split(part, self.heads) for part in (q, k, v))
         y = join(attend(q, k, v, self.scores))
-        return EqualizedDense(x.shape[-1], name="proj_out")(y)
+        return EqualizedDense(x.shape[-1], dtype=x.dtype, name="proj_out")(y)

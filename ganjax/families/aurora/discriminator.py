@@ -49,11 +49,11 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        y = LayerNorm(name="norm")(x).reshape(len(x), -1, x.shape[-1])
-        q = split(project(x.shape[-1], name="to_qk")(y), self.heads)
-        v = split(project(x.shape[-1], name="to_v")(y), self.heads)
-        y = EqualizedDense(x.shape[-1], name="to_out")(join(attend(q, q, v, tied_distances)))
-        return y.reshape(x.shape).astype(x.dtype)
+        y = LayerNorm(name="norm")(x).astype(x.dtype).reshape(len(x), -1, x.shape[-1])
+        q = split(project(y, x.shape[-1], "to_qk"), self.heads)
+        v = split(project(y, x.shape[-1], "to_v"), self.heads)
+        y = join(attend(q, q, v, tied_distances))
+        return EqualizedDense(x.shape[-1], dtype=x.dtype, name="to_out")(y).reshape(x.shape)
 
 
 class Predictor(nn.Module):

@@ -65,8 +65,12 @@ class Encoder:
     ) -> dict[int, Float[Array, ""]]:
         """`contrastive` of the pictures of each resolution with their texts."""
         scale = jnp.exp(variables["params"]["logit_scale"])
-        found = {}
-        for size, pictures in images.items():
-            seen: Any = self.module.apply(variables, as_clip_sees(pictures, self.module.image.size))
-            found[size] = contrastive(seen["embedding"], texts.embedding, scale, texts.same)
-        return found
+        # One pass for all resolutions; interleaved, so that samples stay on their devices.
+        shown = [as_clip_sees(pictures, self.module.image.size) for pictures in images.values()]
+        together = jnp.stack(shown, axis=1)
+        seen: Any = self.module.apply(variables, together.reshape(-1, *together.shape[2:]))
+        embeddings = seen["embedding"].reshape(*together.shape[:2], -1)
+        return {
+            size: contrastive(embeddings[:, at], texts.embedding, scale, texts.same)
+            for at, size in enumerate(images)
+        }

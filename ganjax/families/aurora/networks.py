@@ -46,8 +46,41 @@ TRANSFORMED = 32  # pixels: from here on convolutions have no offsets
 TOKENS = 77  # of CLIP's texts
 
 
+def same(x: Array) -> Array:
+    """What it is given."""
+    return x
+
+
+Texts = Float[Array, "n l text_dim"] | Float[Array, "n classes"] | Int[Array, "n"] | None
+
+
+def as_it_is(name: str) -> Callable[[Array], Array]:
+    """A text as the head has read it: in the place of an embedding of classes."""
+    del name
+    return same
+
+
+def labels_alone(features: int, name: str) -> Callable[[Any, Any], tuple[Array, Array]]:
+    """In the place of the text head: classes, which are as a whole what they are, without tokens.
+
+    What embeds them is the mapping's `embed` (`use_class_label` of the released code).
+    """
+    del name
+
+    def head(labels: Array | None, end: None = None) -> tuple[Array, Array]:
+        del end
+        if labels is None:
+            raise ValueError(
+                "a generator of classes was given none; give labels [n], or a row of weights for"
+                " each sample [n, classes]"
+            )
+        return labels, jnp.zeros((len(labels), 0, features), jnp.float32)
+
+    return head
+
+
 class MappingNetwork(nn.Module):
-    """Latents and a text to w (Eq. 2).
+    """Latents and a text, or a class, to w (Eq. 2).
 
     Attributes:
         w_dim: entries of w.
@@ -55,6 +88,7 @@ class MappingNetwork(nn.Module):
         features: of the hidden ones.
         lr_multiplier: of the dense layers.
         normalize_latent, normalize_text: what happens to both first.
+        embed: makes, called with `name`, what comes before the latter: of classes, an embedding.
     """
 
     w_dim: int = 1024
@@ -63,12 +97,14 @@ class MappingNetwork(nn.Module):
     lr_multiplier: float = 0.01
     normalize_latent: Callable[[Array], Array] = normalize_2nd_moment
     normalize_text: Callable[[Array], Array] = normalize_2nd_moment
+    embed: Callable[..., Callable[[Array], Array]] = as_it_is
 
     @nn.compact
     def __call__(
-        self, z: Float[Array, "n latent_dim"], text: Float[Array, "n d"]
+        self, z: Float[Array, "n latent_dim"], text: Float[Array, "n d"] | Int[Array, "n"]
     ) -> Float[Array, "n w_dim"]:
-        x = jnp.concatenate([self.normalize_latent(z), self.normalize_text(text)], axis=-1)
+        known = self.normalize_text(self.embed(name="embedding")(text))
+        x = jnp.concatenate([self.normalize_latent(z), known], axis=-1)
         widths = [self.features] * (self.layers - 1) + [self.w_dim]
         for index, width in enumerate(widths):
             x = EqualizedDense(
@@ -116,11 +152,6 @@ def replaced(image: Array | None, y: Array, taps: Any) -> Array:
     return y
 
 
-def same(x: Array) -> Array:
-    """What it is given."""
-    return x
-
-
 class Synthesis(nn.Module):
     """w and tokens to images of several resolutions: `Generator` has the attributes."""
 
@@ -133,6 +164,7 @@ class Synthesis(nn.Module):
     clamp: float | None
     accumulate: Callable[[Array | None, Array, Any], Array]
     final: Callable[[Array], Array]
+    outputs: tuple[int, ...] | None
 
     @nn.compact
     def __call__(
@@ -182,7 +214,7 @@ class Synthesis(nn.Module):
                     x = attention(x, ws[:, index], tokens)
                     index += 1
             assert x is not None, "a stage has a block"
-            if resolutions is None or stage.resolution in resolutions:
+            if all(of is None or stage.resolution in of for of in (resolutions, self.outputs)):
                 size = f"{stage.resolution}x{stage.resolution}"
                 to_image = StyledConv(
                     self.image_channels,
@@ -213,7 +245,7 @@ class Generator(nn.Module):
         text_dim, context_dim: channels of the encoder's tokens, and of those that the blocks see.
         w_dim: entries of w.
         image_channels: of the images.
-        text_head: makes the text head, called with `features`.
+        text_head: makes the text head, called with `features`; `labels_alone`: there are classes.
         mapping_network: makes the mapping, called with `w_dim`.
         mapped_ws: w that the mapping makes: 1, for all blocks, or one for each.
         source, source_features: make the first features, and their channels.
@@ -222,6 +254,7 @@ class Generator(nn.Module):
         clamp: limit of what convolutions return; None: none.
         accumulate: an image with that of half the resolution, as of `added`.
         final: of the images of each resolution, before they are accumulated.
+        outputs: resolutions of which there are images; None: all.
         w_avg_beta: share of the old mean of w in a new one.
     """
 
@@ -241,6 +274,7 @@ class Generator(nn.Module):
     clamp: float | None = None
     accumulate: Callable[[Array | None, Array, Any], Array] = added
     final: Callable[[Array], Array] = same
+    outputs: tuple[int, ...] | None = None
     w_avg_beta: float = 0.998
 
     def setup(self) -> None:
@@ -263,6 +297,7 @@ class Generator(nn.Module):
             self.clamp,
             self.accumulate,
             self.final,
+            self.outputs,
         )
 
     @property
@@ -285,8 +320,8 @@ class Generator(nn.Module):
     def __call__(
         self,
         z: Float[Array, "n latent_dim"],
-        text: Float[Array, "n l text_dim"],
-        end: Int[Array, "n"],
+        text: Texts,
+        end: Int[Array, "n"] | None = None,
         *,
         truncation: Truncation = 1.0,
         cutoff: int | None = None,
@@ -294,7 +329,7 @@ class Generator(nn.Module):
         """The largest images; about [-1, 1], not clipped.
 
         Args:
-            text, end: as of `TextHead`.
+            text, end: as of `TextHead`; of a generator of classes (`labels_alone`), labels.
             truncation, cutoff: as of `truncated`, towards the running mean of w.
         """
         ws, tokens = self.styles(z, text, end, truncation, cutoff)
@@ -303,18 +338,18 @@ class Generator(nn.Module):
     def styles(
         self,
         z: Float[Array, "n latent_dim"],
-        text: Float[Array, "n l text_dim"],
-        end: Int[Array, "n"],
+        text: Texts,
+        end: Int[Array, "n"] | None = None,
         truncation: Truncation = 1.0,
         cutoff: int | None = None,
-    ) -> tuple[Float[Array, "n num_ws w_dim"], Float[Array, "n l-1 context_dim"]]:
+    ) -> tuple[Float[Array, "n num_ws w_dim"], Float[Array, "n tokens context_dim"]]:
         """The w of each block, and the tokens that they see; arguments as of the call."""
         whole, tokens = self.read(text, end)
         return self.map(z, whole, truncation, cutoff), tokens
 
     def read(
-        self, text: Float[Array, "n l text_dim"], end: Int[Array, "n"]
-    ) -> tuple[Float[Array, "n context_dim"], Float[Array, "n l-1 context_dim"]]:
+        self, text: Texts, end: Int[Array, "n"] | None = None
+    ) -> tuple[Array, Float[Array, "n tokens context_dim"]]:
         """What the text head makes of texts: of each as a whole, and of its other tokens."""
         found: Any = self.head(text, end)
         return found
@@ -322,7 +357,7 @@ class Generator(nn.Module):
     def map(
         self,
         z: Float[Array, "n latent_dim"],
-        whole: Float[Array, "n context_dim"],
+        whole: Array,
         truncation: Truncation = 1.0,
         cutoff: int | None = None,
     ) -> Float[Array, "n num_ws w_dim"]:
@@ -381,6 +416,7 @@ def attention(
     eps: Eps = of_sample,
     gain: float = 0.3,
     execution: Execution = Dropless(),  # noqa: B008
+    dtype: Any = None,
 ) -> Callable[..., nn.Module]:
     """What makes a stage's attention blocks.
 
@@ -389,6 +425,7 @@ def attention(
         depth, heads, head_dim, groups, gain: as of `ResidualAttentionBlock`.
         eps: of the demodulation.
         execution: how tokens meet experts, as of `MixtureOfExperts`.
+        dtype: as of `ResidualAttentionBlock`. Routers compute in float32 at least.
     """
     conv = functools.partial(ModulatedConv, eps=eps)
     feed_forward: Callable[..., nn.Module] = FeedForward
@@ -397,7 +434,7 @@ def attention(
         feed_forward = functools.partial(MixtureOfExperts, experts, router, execution=execution)
     block = functools.partial(
         AttentionBlock,
-        self_attention=functools.partial(SelfAttention, conv=conv),
+        self_attention=functools.partial(SelfAttention, conv=functools.partial(conv, dtype=dtype)),
         feed_forward=feed_forward,
     )
     return functools.partial(
@@ -407,6 +444,7 @@ def attention(
         head_dim=head_dim,
         gain=gain,
         groups=groups,
+        dtype=dtype,
         block=block,
     )
 
@@ -445,7 +483,8 @@ def stages(
         eps: of the demodulation.
         transformed: pixels from which on convolutions have no offsets.
         executions: how tokens meet experts, by resolution; where there is none: `Dropless`.
-        dtype: of the convolutions' computation; None: as input and kernel promote.
+        dtype: of the computation of convolutions, attention and experts; None: as input and kernel
+            promote.
         options: of `attention`.
     """
     found = []
@@ -455,7 +494,7 @@ def stages(
         execution = (executions or {}).get(resolution, Dropless())
         after = None
         if depth:
-            after = attention(experts, depth, eps=eps, execution=execution, **options)
+            after = attention(experts, depth, eps=eps, execution=execution, dtype=dtype, **options)
         channels = channels_at(resolution, base, most)
         found.append(Stage(resolution, channels, blocks, conv, second, after, experts))
     return tuple(found)
@@ -477,5 +516,7 @@ def example_inputs(module: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if not isinstance(module, Generator):
         raise ValueError(f"{type(module).__name__} is no network of Aurora")
     z = jax.ShapeDtypeStruct((1, module.latent_dim), jnp.float32)
+    if module.text_head is labels_alone:
+        return (z, jax.ShapeDtypeStruct((1,), jnp.int32)), {}
     text = jax.ShapeDtypeStruct((1, TOKENS, module.text_dim), jnp.float32)
     return (z, text, jax.ShapeDtypeStruct((1,), jnp.int32)), {}

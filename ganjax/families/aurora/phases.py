@@ -142,7 +142,11 @@ class Losses:
         return loss, Outcome(metrics=metrics)
 
     def d_r1(self, params: Any, game: Game, sizes: tuple[int, ...]) -> tuple[Array, Outcome]:
-        """Gradient penalty on reals: of the mean prediction by the pictures of all resolutions."""
+        """Gradient penalty on reals: of the mean prediction by the pictures of all resolutions.
+
+        Of a picture with a quarter of the pixels it weighs a quarter: the same change is spread
+        over fewer of them, and each has the more of the gradient.
+        """
         texts = self.texts(game)
         variables = {**game.players["d"], "params": params}
 
@@ -151,7 +155,10 @@ class Losses:
             return jnp.sum(jnp.mean(logits, axis=1))
 
         gradients = jax.grad(total)(pyramid(to_float(game.batch["image"]), sizes))
-        squares = [jnp.sum(jnp.square(gradient)) for gradient in gradients.values()]
+        squares = [
+            jnp.sum(jnp.square(gradient)) * (size / self.generator.resolution) ** 2
+            for size, gradient in gradients.items()
+        ]
         penalty = jnp.sum(jnp.stack(squares)) / game.size
         return self.r1_gamma / 2 * penalty, Outcome(metrics={"penalty": penalty})
 

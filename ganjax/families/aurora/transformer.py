@@ -5,6 +5,7 @@ Parameters are named as in the released code; see `networks.py`.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -63,6 +64,7 @@ class AttentionBlock(nn.Module):
     Attributes:
         heads, head_dim: of the attention; heads of that many channels make up the features.
         self_attention, cross_attention: make these, called with `heads`, and with `head_dim`, too.
+            Where there are no tokens to see, there is no cross-attention.
         context: makes the map from text and w to what the cross-attention sees.
         feed_forward: makes the network, which sees tokens and w; None: none.
     """
@@ -80,14 +82,20 @@ class AttentionBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "n h w c"], w: Float[Array, "n d"], text: Float[Array, "n l dt"]
     ) -> Float[Array, "n h w c"]:
+        def norm(y: Array, name: str) -> Array:
+            return LayerNorm(name=name)(y).astype(y.dtype)
+
         attention = self.self_attention(heads=self.heads, name="self_attn")
-        x = x + attention(LayerNorm(name="norm1")(x), w)
+        x = x + attention(norm(x, "norm1"), w)
         y = x.reshape(len(x), -1, x.shape[-1])
-        text = self.context(name="align_dim")(text, w)
-        cross = self.cross_attention(heads=self.heads, head_dim=self.head_dim, name="cross_attn")
-        y = y + cross(LayerNorm(name="norm2")(y), text)
+        seen = self.context(name="align_dim")(text, w).astype(y.dtype)
+        if seen.shape[1]:
+            cross = self.cross_attention(
+                heads=self.heads, head_dim=self.head_dim, name="cross_attn"
+            )
+            y = y + cross(norm(y, "norm2"), seen)
         if self.feed_forward is not None:
-            y = y + self.feed_forward(name="ff")(LayerNorm(name="norm3")(y), w)
+            y = y + self.feed_forward(name="ff")(norm(y, "norm3"), w)
         return y.reshape(x.shape)
 
 
@@ -103,6 +111,8 @@ class ResidualAttentionBlock(nn.Module):
         groups: of the group norm; they divide the channels.
         clamp: limit of what the 1x1 convolutions return.
         initial_scale: of the last convolution's weights.
+        dtype: of the computation between the norm and the sum, but for scores and the router's
+            logits; None: as input and kernels promote.
         block: makes an attention block, called with `heads` and `head_dim`.
     """
 
@@ -113,6 +123,7 @@ class ResidualAttentionBlock(nn.Module):
     groups: int = 32
     clamp: float | None = None
     initial_scale: float = 0.0
+    dtype: Any = None
     block: Callable[..., nn.Module] = AttentionBlock
 
     @nn.compact
@@ -126,7 +137,9 @@ class ResidualAttentionBlock(nn.Module):
                 " heads; set the channels at resolutions with attention to a multiple of both"
             )
         head_dim = channels // self.heads if self.head_dim is None else self.head_dim
-        conv = functools.partial(EqualizedConv, kernel_size=1, use_bias=False, clamp=self.clamp)
+        conv = functools.partial(
+            EqualizedConv, kernel_size=1, use_bias=False, clamp=self.clamp, dtype=self.dtype
+        )
         norm = nn.GroupNorm(
             self.groups,
             epsilon=1e-5,

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganjax.families.aurora import networks
+from ganjax.families.aurora import networks, official
 from ganjax.families.aurora.networks import Generator, MappingNetwork, stages, truncated
 from ganjax.families.aurora.text import TextHead
+from ganjax.layers.equalized import EqualizedDense
 from ganjax.layers.initializers import init_on_host
 
 SMALL = dict(
@@ -101,3 +102,40 @@ def test_a_w_for_each_block_is_one_or_all():
     module = Generator(**{**SMALL, "mapped_ws": 2})
     with pytest.raises(ValueError, match="mapped_ws=2: the generator has 3 blocks"):
         parameters(module)
+
+
+def test_a_generator_of_classes_has_one_image_and_wants_labels():
+    module = Generator(
+        **SMALL
+        | dict(
+            text_head=networks.labels_alone,
+            mapping_network=functools.partial(
+                MappingNetwork, layers=1, embed=functools.partial(EqualizedDense, 5, inputs=3)
+            ),
+            outputs=(8,),
+        )
+    )
+    inputs, _ = networks.example_inputs(module)
+    start = jax.eval_shape(functools.partial(module.init, jax.random.key(0)), *inputs)
+    variables = jax.tree.map(lambda a: jnp.float32(RNG.standard_normal(a.shape)), start)
+    assert official.to_official(variables, module)["mapping.embedding.weight"].shape == (5, 3)
+
+    def ask(labels):
+        ws, tokens = module.apply(variables, Z, labels, method="styles")
+        return ws, module.apply(variables, ws, tokens, method="synthesize")
+
+    labels = jnp.array([2, 0])
+    quickly = {"xla_backend_optimization_level": 0}
+    ws, images = jax.jit(ask).lower(labels).compile(quickly)(labels)
+    assert list(images) == [8] and images[8].shape == (2, 8, 8, 3)
+    z = np.asarray(Z[0]) / np.sqrt(np.mean(np.square(Z[0])))
+    mapping = variables["params"]["mapping"]
+    embedded = mapping["embedding"]["kernel"][2] / np.sqrt(3) + mapping["embedding"]["bias"]
+    embedded /= np.sqrt(np.mean(np.square(embedded)))
+    w = np.concatenate([z, embedded]) @ mapping["dense0"]["kernel"] * 0.01 / np.sqrt(8)
+    w += 0.01 * mapping["dense0"]["bias"]
+    np.testing.assert_allclose(
+        ws[0, 0], np.sqrt(2) * np.where(w > 0, w, 0.2 * w), rtol=1e-4, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="a generator of classes was given none; give labels"):
+        module.apply(variables, None, method="read")

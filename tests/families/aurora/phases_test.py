@@ -2,6 +2,7 @@
 
 import functools
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from configs import aurora as config_file
-from ganjax.adversarial.phases import due, programs
+from ganjax.adversarial.phases import Game, due, programs
 from ganjax.adversarial.state import split_by_touch
 from ganjax.families import aurora
-from ganjax.families.aurora.phases import used
+from ganjax.families.aurora.phases import Losses, used
 from ganjax.family import Request, build
 
 
@@ -59,6 +60,27 @@ def test_a_head_needs_features_from_above():
         for size, p in at.items()
     }
     assert moved == {4: {"b4"}, 8: {"b4", "b8", "rgb8"}, 16: {"b4", "b8", "b16", "rgb8", "out8"}}
+
+
+def test_a_smaller_picture_is_penalised_by_its_pixels():
+    class Sums:
+        """A discriminator whose every logit grows by 1 with each number of each picture."""
+
+        def apply(self, variables, images, states, end):
+            return sum(jnp.sum(x, axis=(1, 2, 3)) for x in images.values())[:, None]
+
+    losses = SimpleNamespace(
+        generator=SimpleNamespace(resolution=8),
+        discriminator=Sums(),
+        texts=lambda game: SimpleNamespace(states=None, end=None),
+        r1_gamma=0.5,
+    )
+    fields = dict.fromkeys(("draws", "frozen", "step", "items"))
+    batch = {"image": jnp.zeros((2, 8, 8, 3), jnp.uint8)}
+    game = Game(players={"d": {}}, extras={}, batch=batch, passed={}, size=2, **fields)
+    loss, outcome = Losses.d_r1(losses, {}, game, (4, 8))
+    # 4x4 of 16 pixels weighs a quarter.
+    assert outcome.metrics["penalty"] == 3 * (64 + 16 / 4) and loss == 0.5 / 2 * 204
 
 
 LARGER = {

@@ -26,6 +26,7 @@ from tests.goldens.adapters.aurora_networks import (
     feed_forward,
     generator,
     mapping,
+    of_classes,
     scores_of,
     self_attention,
     text_head,
@@ -54,6 +55,8 @@ def factor(name: str, array: np.ndarray, options: Options, multiplied: bool) -> 
     if re.fullmatch(UNSCALED, name):
         return 1.0
     prefix = {"text_head": "text_", "mapping": "mapping_"}.get(name.split(".")[0], "")
+    if name.startswith("mapping.embedding."):
+        prefix = "embedding_"
     if f"{prefix}lr_mul" not in options:
         prefix = ""
     multiplier = 1.0 if multiplied or prefix else options[f"{prefix}lr_mul"]
@@ -355,16 +358,18 @@ def mapping_case(case: Case) -> Found:
     width = o["output_dim"] * (1 if o["repeat_output"] else outputs)
     made = mapping(o, layers=o["num_layers"], features=o["hidden_dim"])
     make = functools.partial(made, width)
-    inputs = {"z": case["in/z"], "context": case["in/context"]}
+    condition = "label" if of_classes(o) else "context"
+    inputs = {"z": case["in/z"], condition: case[f"in/{condition}"]}
     run = Run(case, make, "mapping", inputs, {}, multiplied=True)
     (w, _), found = run(lambda out: dot(out[0], case["in/cotangent"]))
     network = make()
     wp = w.reshape(len(w), -1, o["output_dim"])
+    if not of_classes(o):
+        found["out/global_text"] = network.normalize_text(run.inputs["context"])
     return found | {
         "out/w": w,
         "out/wp": jnp.broadcast_to(wp, (len(w), outputs, o["output_dim"])),
         "out/z": network.normalize_latent(run.inputs["z"]),
-        "out/global_text": network.normalize_text(run.inputs["context"]),
     }
 
 
@@ -375,11 +380,13 @@ def generator_case(case: Case) -> Found:
     """`Text2ImageGenerator`."""
     module = generator(case.kwargs)
     resolutions = tuple(map(int, case.kwargs["ms_training_res"]))
-    inputs = {"z": case["in/z"], "context": case["in/context"], "eot_ind": case["in/eot_ind"]}
+    classes = of_classes(case.kwargs)
+    names = ("z", "label") if classes else ("z", "context", "eot_ind")
+    inputs = {name: case[f"in/{name}"] for name in names}
     run = Run(case, lambda: module, "", inputs, filters(case, module))
 
-    def method(module: networks.Generator, z: Any, context: Any, end: Any) -> Any:
-        ws, tokens = module.styles(z, context, end)
+    def method(module: networks.Generator, *given: Any) -> Any:
+        ws, tokens = module.styles(*given)
         return ws, tokens, module.synthesize(ws, tokens, resolutions)
 
     judged = with_moe_loss(case, case.images("in/cotangent_image"))
@@ -390,15 +397,18 @@ def generator_case(case: Case) -> Found:
 
     ((ws, tokens, images), moe), found = run(objective, method)
     network = module.mapping_network(w_dim=1)
-    vector, _ = run.seen("text_head")
+    if not classes:
+        vector, _ = run.seen("text_head")
+        found |= {
+            "out/global_text": vector,
+            "out/global_text_normalised": network.normalize_text(vector),
+            "out/local_text": tokens,
+        }
     found |= {f"out/img_res_{size}x{size}": to_nchw(y) for size, y in images.items()}
     found |= {
         "out/w": ws[:, 0] if module.mapped_ws == 1 else ws.reshape(len(ws), -1),
         "out/wp": ws,
-        "out/global_text": vector,
-        "out/global_text_normalised": network.normalize_text(vector),
         "out/z_normalised": network.normalize_latent(run.inputs["z"]),
-        "out/local_text": tokens,
         "out/image": to_nchw(images[max(images)]),
         "out/moe_loss": moe,
     }

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ganjax.families.aurora import attention, blocks, networks, text, transformer
+from ganjax.layers.equalized import EqualizedDense
 from ganjax.layers.modulated import ModulatedConv
 from ganjax.layers.moe import GEGLU, GELU, FeedForward, MixtureOfExperts
 from ganjax.layers.mtm import ModulatedTransformConv
@@ -93,27 +94,42 @@ def text_head(options: Options, *, layers: int, multiplier: float, gain: float) 
 
 def mapping(options: Options, *, prefix: str = "", layers: int, features: int) -> Make:
     """`MappingNetwork`."""
-    only_text(options)
 
     def normal(name: str) -> Make:
         if not options[name]:
             return networks.same
         return functools.partial(networks.normalize_2nd_moment, eps=options["eps"])
 
+    embed: Make = networks.as_it_is
+    if of_classes(options):
+        embed = functools.partial(
+            EqualizedDense,
+            options["embedding_dim"],
+            lr_multiplier=options["embedding_lr_mul"],
+            use_bias=options["embedding_bias"],
+        )
     return functools.partial(
         networks.MappingNetwork,
         layers=layers,
         features=features,
         lr_multiplier=options[f"{prefix}lr_mul"],
         normalize_latent=normal("normalize_z"),
-        normalize_text=normal("normalize_text_cond"),
+        normalize_text=normal(
+            "normalize_class_embed" if of_classes(options) else "normalize_text_cond"
+        ),
+        embed=embed,
     )
 
 
-def only_text(options: Options) -> None:
-    """ValueError for a condition that is not a text."""
-    if options["use_class_label"] or not options["use_text_cond"]:
-        raise ValueError("a generator that is conditioned on classes is not known here")
+def of_classes(options: Options) -> bool:
+    """Whether the condition is a class, not a text.
+
+    Raises:
+        ValueError: it is both or neither, which the released generator does not take.
+    """
+    if options["use_class_label"] == options["use_text_cond"]:
+        raise ValueError("a generator is conditioned on a text or on a class: on one of the two")
+    return options["use_class_label"]
 
 
 def stages(options: Options) -> tuple[networks.Stage, ...]:
@@ -144,6 +160,14 @@ def stages(options: Options) -> tuple[networks.Stage, ...]:
 def generator(options: Options) -> networks.Generator:
     """`Text2ImageGenerator`."""
     made = stages(options)
+    head: Make = networks.labels_alone
+    if not of_classes(options):
+        head = text_head(
+            options,
+            layers=options["num_layers_text_enc"],
+            multiplier=options["text_lr_mul"],
+            gain=options["text_head_gain"],
+        )
     return networks.Generator(
         made,
         latent_dim=options["z_dim"],
@@ -151,12 +175,7 @@ def generator(options: Options) -> networks.Generator:
         context_dim=options["context_dim"],
         w_dim=options["w_dim"],
         image_channels=options["image_channels"],
-        text_head=text_head(
-            options,
-            layers=options["num_layers_text_enc"],
-            multiplier=options["text_lr_mul"],
-            gain=options["text_head_gain"],
-        ),
+        text_head=head,
         mapping_network=mapping(
             options,
             prefix="mapping_",
@@ -173,4 +192,5 @@ def generator(options: Options) -> networks.Generator:
         clamp=options["conv_clamp"],
         accumulate=networks.added if options["skip_connection"] else networks.replaced,
         final=jnp.tanh if options["final_tanh"] else networks.same,
+        outputs=(options["resolution"],) if of_classes(options) else None,
     )
