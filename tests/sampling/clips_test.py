@@ -1,6 +1,7 @@
 """Films of clips, and the request that a video of so many seconds is."""
 
 import dataclasses
+import weakref
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +40,21 @@ def test_a_film_of_any_length_is_made_in_chunks_of_one_size(monkeypatch):
     np.testing.assert_array_equal(shown[..., 1], 10 + 0.5 * np.tile(np.arange(7.0)[:, None], 4))
     # Three frames at once, and none beyond the end.
     assert [times.shape for times in seen] == [(4, 3)] * 3 and seen[-1].max() == 13
+
+
+def test_a_film_keeps_the_frames_that_it_shows_alone(monkeypatch):
+    monkeypatch.setattr(clips, "CHUNK", 4)
+    made = []
+
+    def sample(draws):
+        frames = np.array(clip_of(draws), np.float32)
+        made.append(weakref.ref(frames))
+        return frames
+
+    film = clips.film(sample, drawn(2), Request().moments, 20, columns=2)
+    for i in range(film.frames):
+        film.sheet(i)
+    assert len(made) == 10 and sum(frames() is not None for frames in made) == 1
 
 
 def test_a_short_film_is_made_at_once():

@@ -12,6 +12,8 @@ from ganjax.families.tganv2.blocks import (
     ConvLSTM,
     DiscriminatorBlock,
     GeneratorBlock,
+    _conv3d,
+    _conv_of_frames,
     halve,
     mean_pool,
 )
@@ -93,6 +95,22 @@ def test_peepholes_let_gates_see_the_cell():
     variables["params"]["peep_c_o"] = jnp.full((3, 3, 2), 1e6)
     h, cell = layer.apply(variables, x, 2)
     np.testing.assert_allclose(h, jnp.where(cell > 0, jnp.tanh(cell), 0), atol=1e-6)
+    # The others see the cell before, in a step whose inputs are zeros.
+    variables["params"]["w_hifoc"] *= 0
+    nothing, wide = jnp.zeros((3, 3, 2)), jnp.full((3, 3, 2), 1e6)
+    variables["params"] |= {"peep_c_o": nothing, "peep_c_f": wide}
+    _, cell = layer.apply(variables, x[:1], 2)
+    np.testing.assert_allclose(cell[1], jnp.maximum(cell[0], 0), atol=1e-6)
+    variables["params"] |= {"peep_c_f": nothing, "peep_c_i": wide}
+    variables["params"]["bias"] = jnp.array([0.0, 0, 0, 0, 0, 0, 9, 9])  # candidates are 1
+    _, cell = layer.apply(variables, x[:1], 2)
+    np.testing.assert_allclose(cell[1], cell[0] / 2 + (cell[0] > 0), atol=1e-6)
+
+
+def test_a_convolution_over_frames_is_one_of_frames_beside_each_other():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 2))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 2, 2))
+    np.testing.assert_allclose(_conv_of_frames(x, kernel), _conv3d(x, kernel), atol=1e-5)
 
 
 def test_blocks_that_keep_the_size_and_the_channels_have_no_weights_in_shortcuts():
