@@ -203,7 +203,7 @@ def shapes():
         network="pixels",
         feature="pixels",
     )
-    config.train.update(images=80_000, batch=16)
+    config.train.update(images=60_000, batch=16)
     config.ema.update(half_life_images=2_000, ramp_up=0.05)
     config.sample.prompts = (
         "a large red circle",
@@ -218,7 +218,7 @@ def shapes():
     )
     defaults.for_minutes(config)
     config.log.grid_every_images = 8_000
-    config.checkpoint.every_images = config.evaluate.every_images = 40_000
+    config.checkpoint.every_images = config.evaluate.every_images = 20_000
     return config
 
 
