@@ -75,8 +75,8 @@ class Ema:
         decay = self.decay(step, items)
 
         def average(old, new):
-            weight = jnp.asarray(decay, old.dtype)
-            return old * weight + new * (1 - weight)
+            # In this form an average of what does not move stays what it is, to the bit.
+            return new + jnp.asarray(decay, old.dtype) * (old - new)
 
         now = player.variables
         return {
