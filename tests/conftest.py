@@ -10,9 +10,7 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "ganjax-test-cache")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-os.environ.setdefault("NPROC", "32")  # threads of the devices: see ganjax/environment.py
-# Compiled in little more than half of the time; what tests compile runs for a few steps.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+os.environ.setdefault("NPROC", "128")  # threads of the devices: see ganjax/environment.py
 
 import jax
 from jaxtyping import install_import_hook

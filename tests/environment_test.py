@@ -48,4 +48,4 @@ def test_virtual_devices_have_threads_for_collectives_that_wait(installed):
     assert "NPROC" not in os.environ
     os.environ["JAX_NUM_CPU_DEVICES"] = "100"
     environment.prepare()
-    assert os.environ["NPROC"] == "400"
+    assert os.environ["NPROC"] == "1600"
