@@ -36,6 +36,13 @@ def test_ema_of_buffers(buffers, expected):
     np.testing.assert_allclose(ema["bn"]["m"], expected)
 
 
+def test_an_average_of_what_does_not_move_stays_the_same_to_the_bit():
+    weights = {"w": jnp.asarray(np.random.default_rng(0).normal(size=1000), jnp.float32)}
+    player = Player(params=weights, collections={}, optimizer={})
+    ema = Ema(constant_decay(0.9)).update({"params": weights}, player, jnp.int32(1), jnp.uint32(0))
+    np.testing.assert_array_equal(ema["params"]["w"], weights["w"])
+
+
 def test_constant_decay_copies_before_its_start():
     decay = constant_decay(0.9, start_step=3)
     assert [round(float(decay(jnp.int32(step), jnp.int32(0))), 3) for step in (1, 2, 3, 4)] == [
