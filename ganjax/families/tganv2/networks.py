@@ -223,7 +223,8 @@ class SubDiscriminator(nn.Module):
     def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n"]:
         fields = dict(activation=self.activation, dtype=self.dtype)
         x = x if self.dtype is None else x.astype(self.dtype)
-        h = FirstDiscriminatorBlock(self.channels, **fields, name="block1")(x)
+        # NOTE: a ReLU whatever `activation` is, as released.
+        h = FirstDiscriminatorBlock(self.channels, dtype=self.dtype, name="block1")(x)
         for number in range(2, 6):
             features = self.channels * 2 ** (number - 1)
             h = DiscriminatorBlock(features, **fields, name=f"block{number}")(h)

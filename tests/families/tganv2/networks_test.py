@@ -8,6 +8,7 @@ import pytest
 from ganjax.families.tganv2.networks import (
     Discriminator,
     Generator,
+    SubDiscriminator,
     added,
     concatenated,
     example_inputs,
@@ -163,3 +164,15 @@ def test_wrong_arguments_say_what_to_set():
             shapes(Discriminator()),
             Discriminator().init(jax.random.key(0), [jnp.zeros((1, 2, 64, 64, 3))]),
         )
+
+
+def test_the_discriminators_first_block_has_its_own_activation():
+    asked = []
+
+    def counted(x):
+        asked.append(x.shape)
+        return x
+
+    clip = jax.ShapeDtypeStruct((1, 2, 64, 64, 3), jnp.float32)
+    jax.eval_shape(SubDiscriminator(1, counted).init, jax.random.key(0), clip)
+    assert [shape[-1] for shape in asked] == [1, 1, 2, 2, 4, 4, 8, 8, 16]  # of four blocks, the end

@@ -119,8 +119,12 @@ class Run:
         state = {name: array * self.factors[name] for name, array in state.items()}
         taps = {self.prefix + name: array for name, array in taps.items()}
         read, report = official.read(state, self.module, self.example, taps, strict=False)
-        # Parts of the whole come without what others of its parts have.
-        if report.unexpected or set(report.missing) - {"w_avg"}:
+        # Parts of the whole come without what others of its parts have. A bias that is not there
+        # keeps its initial 0.
+        missing = set(report.missing) - {"w_avg"}
+        if not case.kwargs.get("add_bias", True):
+            missing = {name for name in missing if not name.endswith(".bias")}
+        if report.unexpected or missing:
             raise ValueError(f"the state dict does not fit: {report}")
         dtype = case.dtype
         self.variables = jax.tree.map(lambda array: jnp.asarray(array, dtype), read)
@@ -308,10 +312,14 @@ def residual_attention_block(case: Case) -> Found:
     """`ResidualAttnBlock`."""
     o = case.kwargs
     make = attention_block(o, o["num_experts"], o["depth"])
-    inputs = {"x": case.images("in/x"), "w": case["in/w"], "context": case["in/context"]}
+    inputs = {"x": case.images("in/x"), "w": case["in/w"]}
+    known = case["in/context"] if "in/context" in case else np.zeros((len(inputs["x"]), 0, 1))
+    inputs["context"] = known if o["use_text_cond"] else known[:, :0]
     run = Run(case, make, "block", inputs, {})
     key = "in/cotangent_y" if "in/cotangent_y" in case else "in/cotangent"
     (y, moe), found = run(with_moe_loss(case, case.images(key)))
+    if not o["use_text_cond"]:
+        found["grad/context"] = np.zeros_like(known)  # which nothing sees
     last = f"attn_blocks.{o['depth'] - 1}.self_attn.proj_out.style"
     return found | {"out/y": to_nchw(y), "out/moe_loss": moe, "out/style": run.seen(last)}
 

@@ -255,7 +255,8 @@ def sampler(experiment: dict[str, Any]) -> Times:
     }
     if given["type"] == "uniform":
         return Even(**fields)
-    dists = given["total_dists"]
+    dists = given.get("total_dists")
+    fields["max_dist"] = fields["max_dist"] or experiment["total_video_len"]  # no limit
     return Sparse(dists=None if dists is None else tuple(dists), **fields)
 
 

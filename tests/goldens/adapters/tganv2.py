@@ -1,5 +1,6 @@
 """TGANv2 (pfnet-research/tgan2, Chainer)."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +39,10 @@ def strides(option: Any) -> tuple[int, ...]:
 
 
 def activation(options: Mapping[str, Any]) -> Any:
-    return getattr(jax.nn, options.get("activation", "relu"))
+    name = options.get("activation", "relu")
+    if name == "leaky_relu":
+        return functools.partial(jax.nn.leaky_relu, negative_slope=0.2)  # Chainer's default
+    return getattr(jax.nn, name)
 
 
 def channels_last(array: Any) -> Any:
