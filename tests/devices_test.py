@@ -1,4 +1,7 @@
-"""One device, eight, FSDP and two processes compute the same run of a family (x64, plain SGD)."""
+"""One device, eight with FSDP and two processes of four compute the same run of a family.
+
+With plain SGD and in float64.
+"""
 
 import dataclasses
 import importlib
@@ -33,7 +36,7 @@ def runs(request, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["eight", "fsdp", "two_processes"])
+@pytest.mark.parametrize("layout", ["fsdp", "two_processes"])
 def test_a_layout_changes_nothing(runs, layout):
     with np.load(runs / "one.npz") as one, np.load(runs / f"{layout}.npz") as other:
         assert set(one.files) == set(other.files)
@@ -54,8 +57,7 @@ def test_the_run_moves_every_parameter(runs):
 def one_process(name, folder):
     """In a process of eight devices."""
     save(name, folder, "one", make_mesh({"data": 1}, jax.devices()[:1]), start=True)
-    save(name, folder, "eight", make_mesh())
-    save(name, folder, "fsdp", make_mesh({"data": 1, "fsdp": 8}))
+    save(name, folder, "fsdp", make_mesh({"data": 2, "fsdp": 4}))
 
 
 def two_processes(name, folder):
@@ -89,14 +91,13 @@ def save(name, folder, layout, mesh, start=False):
         threads=0,
         prefetch=1,
     )
-    stages = range(len(family.growth.resolutions) if family.growth else 1)
+    stage = len(family.growth.resolutions) - 1 if family.growth else 0  # has all that grew
+    names = tuple(phase.name for phase in family.phases if phase.plays_in(stage))
     frozen = program.place_frozen(jax.tree.map(widen, family.load_frozen()))
     for _ in range(STEPS):
         drawn = next(stream)
         batch = {field: drawn[field] for field in family.item}
-        for stage in stages:
-            names = tuple(phase.name for phase in family.phases if phase.plays_in(stage))
-            state, _ = program.step(state, {"real": batch}, jax.random.key(0), frozen, due=names)
+        state, _ = program.step(state, {"real": batch}, jax.random.key(0), frozen, due=names)
     stream.close()
     final = named(state)
     if jax.process_index() == 0:
