@@ -35,6 +35,12 @@ THREADS = 8  # that look through tars
 NAMED = 5  # broken members that a warning names
 
 Arrays = dict[str, np.ndarray]
+NOTHING: Arrays = {  # as of `look_through`
+    "key": np.zeros(0, np.bytes_),
+    "picture": np.zeros((0, 2), np.int64),
+    "text": np.zeros((0, 2), np.int64),
+    "broken": np.zeros(0, np.str_),
+}
 FIELD = "field "  # before a number's name in the arrays of a tar
 COMPARED: Mapping[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -58,8 +64,8 @@ class WebDataset:
 
     Raises:
       FileNotFoundError: no tars there.
-      ValueError: not a tar, no sample in any, none that passes; a filter that is none, or a number
-        that a tar's samples do not have.
+      ValueError: none is a tar, no sample in any, none that passes; a filter that is none, or a
+        number that no sample has.
     """
 
     classes: tuple[str, ...] = ()
@@ -75,7 +81,8 @@ class WebDataset:
                 f"{path}: none of {len(parts)} tars has a picture with a text, as 000000012.jpg "
                 "and 000000012.txt."
             )
-        passed = [_passed(part, conditions, tar) for part, tar in zip(parts, self._tars)]
+        _check_names(parts, conditions)
+        passed = [_passed(part, conditions) for part in parts]
         self._tar = np.repeat(np.arange(len(parts)), [mask.sum() for mask in passed])
         self._key, self._picture, self._text = (
             np.concatenate([part[name][mask] for part, mask in zip(parts, passed)])
@@ -155,24 +162,35 @@ def _tars(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _indices(tars: Sequence[pathlib.Path]) -> list[Arrays]:
-    """Of each tar; those that the cache has not are looked through."""
-    found = {tar: _kept(tar) for tar in tars}
-    missing = [tar for tar, arrays in found.items() if arrays is None]
+    """Of each tar; those that the cache has not are looked through.
+
+    Raises:
+      ValueError: none of them is a tar. One beside others is left out.
+    """
+    kept = {tar: _kept(tar) for tar in tars}
+    missing = [tar for tar, arrays in kept.items() if arrays is None]
     with ThreadPoolExecutor(THREADS) as pool:
         made = pool.map(_made, missing)
         bar = tqdm.tqdm(made, "looking through tars", len(missing), disable=not missing)
-        found |= dict(zip(missing, bar))
-    broken = [str(what) for arrays in found.values() if arrays for what in arrays["broken"]]
+        found = kept | dict(zip(missing, bar))
+    faults = [each for each in found.values() if isinstance(each, ValueError)]
+    if len(faults) == len(found):
+        raise faults[0]
+    parts = [arrays if isinstance(arrays, dict) else NOTHING for arrays in found.values()]
+    broken = [str(what) for what in (*faults, *(one for part in parts for one in part["broken"]))]
     if broken:
         more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
         warnings.warn(f"Left out: {'; '.join(broken[:NAMED])}{more}.", stacklevel=4)
-    return [arrays for arrays in found.values() if arrays is not None]
+    return parts
 
 
-def _made(tar: pathlib.Path) -> Arrays:
-    """Looked up, and kept where that is possible."""
+def _made(tar: pathlib.Path) -> Arrays | ValueError:
+    """Looked up, and kept where that is possible; or why it cannot be."""
     stamp = _stamp(tar)
-    arrays = look_through(tar)
+    try:
+        arrays = look_through(tar)
+    except ValueError as error:
+        return error
     file = _file(tar)
     temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     try:
@@ -306,20 +324,21 @@ def _condition(text: str) -> tuple[str, str, float]:
     )
 
 
-def _passed(
-    arrays: Arrays, conditions: Sequence[tuple[str, str, float]], tar: pathlib.Path
-) -> Bool[np.ndarray, "n"]:
-    """Which samples of a tar pass all conditions."""
+def _check_names(parts: Sequence[Arrays], conditions: Sequence[tuple[str, str, float]]) -> None:
+    having = {name.removeprefix(FIELD) for part in parts for name in part if name.startswith(FIELD)}
+    for name, *_ in conditions:
+        if name not in having:
+            raise ValueError(
+                f"config.data.filters: no sample of {len(parts)} tars has a number {name!r} in its"
+                f" JSON; they have {', '.join(sorted(having)) or 'none'}. Set filters by these."
+            )
+
+
+def _passed(arrays: Arrays, conditions: Sequence[tuple[str, str, float]]) -> Bool[np.ndarray, "n"]:
+    """Which samples of a tar pass all conditions; without the number, none does."""
     passed = np.ones(len(arrays["key"]), bool)
     for name, sign, value in conditions:
-        if FIELD + name not in arrays and len(passed):
-            having = [key.removeprefix(FIELD) for key in arrays if key.startswith(FIELD)]
-            raise ValueError(
-                f"config.data.filters: no sample of {tar} has a number {name!r} in its JSON; they "
-                f"have {', '.join(having) or 'none'}. Set filters by these."
-            )
-        if len(passed):
-            with np.errstate(invalid="ignore"):
-                numbers = arrays[FIELD + name]
-                passed &= COMPARED[sign](numbers, value) & ~np.isnan(numbers)
+        numbers = arrays.get(FIELD + name, np.full(len(passed), np.nan))
+        with np.errstate(invalid="ignore"):
+            passed &= COMPARED[sign](numbers, value) & ~np.isnan(numbers)
     return passed

@@ -177,6 +177,21 @@ def test_what_is_no_webdataset_is_an_error(tmp_path):
             WebDataset(tmp_path)
 
 
+def test_a_file_beside_tars_that_is_none_is_named_and_skipped(shards):
+    (shards / "00002.tar").write_bytes(b"x" * 3000)
+    (shards / "00003.tar").touch()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"00002.tar is no tar.*00003.tar is no tar"):
+            source = WebDataset(shards, ["similarity>=0.3"])
+        assert len(source) == 4
+
+
+def test_a_tar_without_the_number_has_nothing_that_passes(shards):
+    write_tar(shards / "00002.tar", samples([8, 9]))
+    source = WebDataset(shards, ["similarity>=0.3"])
+    assert len(source) == 4 and "4 of 9 pairs" in source.name
+
+
 def test_folders_inside_tell_samples_apart(tmp_path):
     files = {f"{folder}/1.{end}": content for folder, n in (("a", 1), ("b", 2))
              for end, content in (("PNG", encoded(n)), ("txt", folder.encode()))}  # fmt: skip

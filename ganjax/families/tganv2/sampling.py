@@ -81,7 +81,7 @@ class Sampling:
         if (times != times.round()).any() or times.max() > self.frames - 1:
             raise ValueError(
                 f"TGANv2 makes frames 0 to {self.frames - 1} of a video, at the data's frame rate, "
-                f"and no others: {times.max():g} is wanted, and so are {len(times)} from "
-                f"{times.min():g} on. Leave --fps out, set --start and --seconds to fewer, or "
-                "--config.sample.frames to more than it has learnt."
+                f"and no others; {len(times)} from {times.min():g} to {times.max():g} are wanted. "
+                "Leave --fps out, set --start and --seconds to fewer, or --config.sample.frames to "
+                "more than it has learnt."
             )
