@@ -278,7 +278,7 @@ def open_videos(options: Options) -> Source:
             raise FileNotFoundError(f"{error} {_how_to_prepare(options)}") from None
     raise ValueError(
         f"config.data.source={kind!r} has no videos. Set it to one of {list(VIDEO_SOURCES)}, or "
-        "config.data.clip=None to see pictures."
+        "take a config of a family of pictures."
     )
 
 

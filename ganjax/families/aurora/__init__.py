@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ganjax.adversarial.state import Ema, adam
+from ganjax.config import at_least
 from ganjax.data.sources import parse_resolution
 from ganjax.families.aurora import discriminator as discriminators
 from ganjax.families.aurora import networks
@@ -32,6 +33,15 @@ from ganjax.pretrained.clip import Clip, computing_in
 __all__ = ["build"]
 
 EXECUTIONS = ("dropless", "capacity", "parallel")
+LEAST = {
+    **dict.fromkeys(("model.latent_dim", "model.w_dim", "model.context_dim"), 1),
+    **dict.fromkeys(("model.text_layers", "model.d_predictor_layers", "model.head_dim"), 0),
+    **dict.fromkeys(("model.text_heads", "model.heads", "model.groups", "model.mapping_layers"), 1),
+    **dict.fromkeys(("model.source_features", "train.batch", "train.microbatches"), 1),
+    **dict.fromkeys(("grow.most_images", "grow.every_images"), 0),
+    **dict.fromkeys(("ema.half_life_images", "ema.ramp_up"), 0),
+}
+ENCODERS = ("pretrained", "random")  # where weights are from
 SCORES = {"distances": distances, "itself": itself}
 
 
@@ -58,6 +68,8 @@ def build(config: Any) -> Family:
         router_z=loss.router_z,
     )
     stages = tuple(grow.stages)
+    if not config.sample.prompts:
+        raise ValueError("config.sample.prompts has none; set at least one, for pictures of a run.")
     played = phases(
         losses,
         stages,
@@ -127,11 +139,14 @@ def _encoder(config: Any) -> tuple[Any, Encoder]:
             f"config.data.text={config.data.text!r} is no CLIP, which reads the texts and sees the"
             " pictures. Set it to clip-shapes or clip-vit-l-14."
         )
+    if config.model.encoder not in ENCODERS:
+        raise ValueError(f"config.model.encoder={config.model.encoder!r}; set one of {ENCODERS}.")
     dtype = None if config.precision == "float32" else jnp.dtype(config.precision)
     return kind, Encoder(computing_in(kind.module, dtype))
 
 
 def _load(config: Any, kind: Any) -> Any:
+    """The encoder's variables."""
     if config.model.encoder == "random":
         return jax.jit(kind.module.init)(jax.random.key(0), *(_zeros(e) for e in kind.examples))
     return catalog.load(config.data.text).variables
@@ -144,6 +159,9 @@ def _zeros(example: jax.ShapeDtypeStruct) -> np.ndarray:
 def _generator(config: Any, encoder: Encoder, executions: tuple[str, ...]) -> Generator:
     model, size = config.model, parse_resolution(config.data.resolution)
     known = tuple(4 * 2**level for level in range(len(model.blocks)))
+    at_least(config, LEAST)
+    if min(model.blocks, default=1) < 1:
+        raise ValueError(f"config.model.blocks={tuple(model.blocks)}; set 1 or more of each.")
     rows: Any = (model.blocks, model.kernels, model.experts, model.attention, executions)
     if size != (known[-1], known[-1]) or {len(row) for row in rows} != {len(known)}:
         raise ValueError(
@@ -204,6 +222,11 @@ def _text_head(config: Any) -> Any:
     if model.text_scores not in SCORES:
         raise ValueError(
             f"config.model.text_scores={model.text_scores!r}; set one of {tuple(SCORES)}."
+        )
+    if model.context_dim % model.text_heads:
+        raise ValueError(
+            f"config.model.text_heads={model.text_heads} do not divide the {model.context_dim}"
+            " channels of config.model.context_dim; set one of them so that they do."
         )
     attention = functools.partial(AcrossTokens, scores=SCORES[model.text_scores])
     return functools.partial(

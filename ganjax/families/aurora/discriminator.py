@@ -128,6 +128,13 @@ class Discriminator(nn.Module):
                 f"predictions or attention at {strange}, which no features reach from above; set"
                 f" model.d_outputs and model.d_attention to some of {self.resolutions[1:-1]}"
             )
+        odd = [size for size in self.attention if self._channels(size) % self.heads]
+        if odd:
+            raise ValueError(
+                f"{self._channels(odd[0])} channels at {odd[0]}x{odd[0]} do not divide into"
+                f" {self.heads} heads; set model.d_attention to other resolutions, or model.heads"
+                " and model.d_channel_base so that they do"
+            )
         self.head = self.text_head(features=self.text_features, name="text_head")
         layer = functools.partial(EqualizedConv, activation="lrelu", dtype=self.dtype)
         self.from_rgb = {

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ganjax.adversarial.ada import from_config
+from ganjax.config import at_least
 from ganjax.data.clips import Even, Sparse, read_clip
 from ganjax.families import stylegan2
 from ganjax.families.stylegan2.networks import MappingNetwork
@@ -25,6 +26,12 @@ ENCODINGS = ("waves", "mapped")
 SPACINGS: dict[str, Any] = dict(octaves=motions.octaves, linear=motions.linear)
 JOINS: dict[str, Any] = dict(constant=nets.to_constant, styles=nets.to_styles, added=nets.added)
 DISCRIMINATORS = ("released", "paper")
+LEAST = {
+    **dict.fromkeys(("model.motion_noise_dim", "model.motion_dim", "model.motion_taps"), 1),
+    **dict.fromkeys(("model.motion_distance", "model.waves", "model.join_share"), 1),
+    **dict.fromkeys(("model.told_dim", "sample.stride"), 1),
+    "loss.g_lazy": 0,
+}
 CONDITIONS: dict[str, Any] = dict(told=nets.told, blank=nets.blank)
 
 
@@ -77,6 +84,7 @@ def modules(config: Any) -> tuple[nets.Generator, nets.Discriminator]:
         ValueError: as of `build`.
     """
     model, (times, longest) = config.model, _clip(config)
+    _check(config)
     generator, discriminator = stylegan2.networks(config)
     trajectory: Any = motions.Recurrence
     if _known("trajectory", model.trajectory, TRAJECTORIES) == "conv":
@@ -137,6 +145,23 @@ def _fields(module: Any) -> dict[str, Any]:
         for field in dataclasses.fields(module)
         if field.name not in ("name", "parent")
     }
+
+
+def _check(config: Any) -> None:
+    at_least(config, LEAST)
+    model = config.model
+    shortest, longest = model.shortest_period, model.longest_period
+    if not 0 < shortest <= longest:
+        raise ValueError(
+            f"config.model.shortest_period={shortest:g} and longest_period={longest:g}; set the"
+            " first to more than 0, and the second to no less."
+        )
+    size = 2 * model.waves if model.encoding == "waves" else model.motion_dim
+    if model.join == "added" and size != model.w_dim:
+        raise ValueError(
+            f"config.model.join='added' adds motion codes of {size} numbers to a w of"
+            f" {model.w_dim}; set config.model.w_dim={size}."
+        )
 
 
 def _clip(config: Any) -> tuple[Sparse | Even, int]:

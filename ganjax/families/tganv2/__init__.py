@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ganjax.adversarial.state import Ema, constant_decay
+from ganjax.config import at_least
 from ganjax.data.clips import Dense, read_clip
 from ganjax.families.tganv2.losses import chainer_adam
 from ganjax.families.tganv2.networks import (
@@ -72,6 +73,12 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
             "configs/tganv2.py does."
         )
     frame_strides, batch_strides = tuple(model.frame_strides), tuple(model.batch_strides)
+    at_least(config, {"model.levels": 1, "loss.r1_weight": 0, "optimizer.decay_images": 1})
+    if min(*frame_strides, *batch_strides, 1) < 1:
+        raise ValueError(
+            f"config.model.frame_strides={frame_strides}, batch_strides={batch_strides}: one of so"
+            " many is kept; set each to 1 (all) or more."
+        )
     kept = math.prod(frame_strides)
     if times.frames % kept:
         raise ValueError(

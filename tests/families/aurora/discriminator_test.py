@@ -105,6 +105,7 @@ def test_the_minibatch_is_compared_with_pictures_of_the_same_size(made):
         ({"resolutions": (8, 16)}, r"pictures of \(8, 16\) pixels; .* takes 4, 8, 16"),
         ({"outputs": (16,)}, r"at \[16\], which no features reach.*set model.d_outputs"),
         ({"attention": (4,)}, r"at \[4\].*some of \(8,\)"),
+        ({"attention": (8,), "heads": 3}, "8 channels at 8x8 do not divide into 3 heads; set"),
     ],
 )
 def test_networks_that_cannot_be(fields, message):

@@ -105,6 +105,11 @@ LARGER = {
         ({"data.resolution": 16}, r"have \[2, 2, 2, 2, 2\] entries: set one for each"),
         ({"model.execution": ("dropless", "some")}, "has 'some'; set each"),
         ({"data.text": "inception-2015-12-05"}, "is no CLIP"),
+        ({"model.blocks": (1, 0)}, r"config.model.blocks=\(1, 0\); set 1 or more"),
+        ({"model.text_heads": 3}, "text_heads=3 do not divide the 8 channels"),
+        ({"model.encoder": "trained"}, "encoder='trained'; set one of"),
+        ({"ema.half_life_images": -1.0}, "half_life_images=-1 is too small; set 0"),
+        ({"sample.prompts": ()}, "config.sample.prompts has none; set"),
     ],
 )
 def test_what_cannot_be(changes, message):

@@ -97,6 +97,14 @@ def test_the_papers_ablations_are_configs(changes):
     [
         ({"model.discriminator": "conv3d"}, "model.discriminator='conv3d'; set one of"),
         ({"model.join": "input"}, r"model.join='input'; set one of \['constant', 'styles'"),
+        ({"model.motion_taps": 0}, "config.model.motion_taps=0 is too small; set 1"),
+        ({"model.motion_distance": 0}, "config.model.motion_distance=0 is too small"),
+        ({"model.shortest_period": 0.0}, "shortest_period=0 and longest_period=512; set the"),
+        (
+            {"model.join": "added", "model.waves": 3},
+            "codes of 6 numbers to a w of 8; set .*w_dim=6",
+        ),
+        ({"sample.stride": 0}, "config.sample.stride=0 is too small"),
         ({"data.clip.times": "dense"}, "StyleGAN-V sees a few frames .* sparse or even"),
     ],
 )

@@ -153,6 +153,8 @@ def compiled(config):
         ({"data.clip.times": "sparse"}, "TGANv2 trains on dense clips. Set config.data.clip"),
         ({"train.batch": 0}, "train.batch=0; set it to 1 or more"),
         ({"model.batch_strides": (2, 2)}, "batch_strides=.2, 2.; set 1 numbers"),
+        ({"model.frame_strides": (0,)}, "frame_strides=.0,., batch_strides=.2,.: one of so many"),
+        ({"loss.r1_weight": -0.1}, "config.loss.r1_weight=-0.1 is too small; set 0"),
         ({"sample.frames": 0}, "config.sample.frames=0; set it"),
     ],
 )
