@@ -146,6 +146,7 @@ def base() -> ml_collections.ConfigDict:
             images=1_000_000_000,
             batch=1024,  # real images of a step, over all devices
             microbatches=1,
+            recompute=False,  # G's blocks for their gradients: a third more of G, less memory
         ),
         optimizer=dict(g_lr=2.5e-3, d_lr=2.5e-3, b1=0.0, b2=0.99, eps=1e-8, weight_decay=1e-5),
         ema=dict(
@@ -227,6 +228,7 @@ def laion64():
     config = base()
     defaults.prepared(config, "laion64", resolution=64)
     config.data.text = "clip-vit-l-14"
+    config.train.recompute = True
     config.sample.prompts = PHOTOGRAPHS
     return config
 

@@ -22,8 +22,8 @@ from ganjax.program import assemble
 # Memory a chip in GiB that programs may use, and the clock in GHz, where they are known.
 CHIPS: dict[str, tuple[float, float | None]] = {
     "TPU v5 lite": (15.75, 1.5),
-    "TPU v5": (95.0, None),
-    "TPU v5p": (95.0, None),
+    "TPU v5": (95.0, 1.75),
+    "TPU v5p": (95.0, 1.75),
     "TPU v4": (32.0, None),
     "TPU v6 lite": (32.0, None),
 }
@@ -136,6 +136,21 @@ class Report:
             return None
         return max(row.memory for row in self.programs)
 
+    def verdict(self) -> tuple[str, ...]:
+        """Whether all programs fit, and what to change if not; nothing where that is not known."""
+        if self.fits:
+            return ("fits",) if self.memory_limit else ()
+        lines = ["DOES NOT FIT. Programs hold less with"]
+        limit = self.memory_limit or 0
+        kept = max((row.arguments for row in self.programs), default=0)
+        if not kept or kept > limit / 2:
+            lines.append("  arguments (state, batch, frozen networks): a larger config.mesh.fsdp")
+        lines.append(
+            "  temporaries: fewer samples of a device at a time (a smaller config.train.batch, more "
+            "microbatches, a larger slice), config.train.recompute where a family has it"
+        )
+        return tuple(lines)
+
     def to_json(self) -> str:
         """Everything, with the derived numbers."""
         values: dict[str, Any] = dataclasses.asdict(self)
@@ -180,6 +195,7 @@ class Report:
                 *notes,
                 f"mean step: {_milliseconds(self.mean_seconds)} ms; "
                 f"most memory: {largest} of {limit} a device",
+                *self.verdict(),
                 "Per device. Time: the compiler's own estimate, loops times their trips, without "
                 "collectives, gathers and custom kernels.\nTFLOP: every repeat, before "
                 "optimisation. GB accessed: a loop's body counts once.",

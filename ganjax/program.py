@@ -10,7 +10,7 @@ from ganjax.adversarial.phases import Game, Phase, items_per_step, make_step, st
 from ganjax.adversarial.state import TrainState
 from ganjax.family import Family
 from ganjax.parallel.mesh import batch_sharding, check_batch, replicated
-from ganjax.parallel.rules import Rule, fsdp, gathered, replicate, shardings
+from ganjax.parallel.rules import Rule, fsdp, gathered, moved, replicate, shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,8 @@ def assemble(family: Family, mesh: Mesh) -> Program:
         check_batch(phase.size, mesh, f"The microbatch of phase {phase.name!r} (from config.train)")
     state = family.abstract_state()
     # Parameters that the family places nowhere are split where the config asks for FSDP.
-    rest = Rule("", fsdp() if "fsdp" in mesh.shape else replicate)
-    places = shardings(state, (*family.rules, rest), mesh)
+    rules = (*family.rules, Rule("", fsdp() if "fsdp" in mesh.shape else replicate))
+    places = shardings(state, rules, mesh)
     everywhere = replicated(mesh)
     samples = batch_sharding(mesh, leading=0)
 
@@ -72,8 +72,11 @@ def assemble(family: Family, mesh: Mesh) -> Program:
 
     phases = tuple(_on_mesh(phase, mesh) for phase in family.phases)
     if "fsdp" in mesh.shape:
-        used = {name: gathered(player.variables) for name, player in places.players.items()}
-        phases = tuple(_on_whole_parameters(phase, used) for phase in phases)
+        used, kept = (
+            {name: player.variables for name, player in where.players.items()}
+            for where in (gathered(state, rules, mesh), places)
+        )
+        phases = tuple(_on_whole_parameters(phase, used, kept) for phase in phases)
     step = make_step(
         phases,
         family.optimizers,
@@ -124,12 +127,16 @@ def _on_mesh(phase: Phase, mesh: Mesh) -> Phase:
     return dataclasses.replace(phase, loss=loss)
 
 
-def _on_whole_parameters(phase: Phase, used: dict[str, Any]) -> Phase:
-    """The phase with every player's variables where ``used`` says, as its loss meets them."""
+def _on_whole_parameters(phase: Phase, used: dict[str, Any], kept: dict[str, Any]) -> Phase:
+    """The phase with every player's variables where ``used`` says, as its loss meets them.
+
+    Gradients are where parameters are ``kept``.
+    """
 
     def loss(params: Any, game: Game) -> Any:
         players = jax.lax.with_sharding_constraint(dict(game.players), used)
-        params = jax.lax.with_sharding_constraint(params, used[phase.player]["params"])
+        own = phase.player
+        params = moved(params, used[own]["params"], kept[own]["params"])
         return phase.loss(params, dataclasses.replace(game, players=players))
 
     return dataclasses.replace(phase, loss=loss)

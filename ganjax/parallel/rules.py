@@ -6,13 +6,14 @@ their parameter goes. Scalars are replicated and need no rule.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 Tactic = Callable[[tuple[int, ...], Mesh], P]
@@ -20,10 +21,16 @@ Tactic = Callable[[tuple[int, ...], Mesh], P]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """``pattern`` is searched in a leaf's name; ``place`` is a spec, or picks one by shape."""
+    """``pattern`` is searched in a leaf's name; ``place`` is a spec, or picks one by shape.
+
+    Attributes:
+      late: of what `fsdp` splits: gathered by each block of the network for itself
+        (`layers.blocks.recomputed`), not by the step for all of them.
+    """
 
     pattern: str
     place: P | Tactic
+    late: bool = False
 
 
 def replicate(shape: tuple[int, ...], mesh: Mesh) -> P:
@@ -32,7 +39,9 @@ def replicate(shape: tuple[int, ...], mesh: Mesh) -> P:
     return P()
 
 
-def fsdp(axis: str = "fsdp", min_size: int = 2**12) -> Tactic:
+def fsdp(
+    axis: str = "fsdp", min_size: int = 2**12
+) -> Callable[[tuple[int, ...], Mesh | AbstractMesh], P]:
     """Split large parameters over ``axis``; gather each where it is used (ZeRO, stage 3).
 
     Args:
@@ -44,7 +53,7 @@ def fsdp(axis: str = "fsdp", min_size: int = 2**12) -> Tactic:
       replicates where there is none.
     """
 
-    def place(shape: tuple[int, ...], mesh: Mesh) -> P:
+    def place(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
         size = mesh.shape.get(axis, 1)
         fits = [i for i, length in enumerate(shape) if length % size == 0]
         if size == 1 or math.prod(shape) < min_size or not fits:
@@ -55,21 +64,46 @@ def fsdp(axis: str = "fsdp", min_size: int = 2**12) -> Tactic:
     return place
 
 
-def gathered(places: Any, axis: str = "fsdp") -> Any:
-    """Those places without ``axis``: where parameters that :func:`fsdp` keeps apart are used.
+def moved(tree: Any, places: Any, gradients: Any) -> Any:
+    """Arrays, moved to their places; what comes back as their gradients is moved to others.
 
-    Left to itself the partitioner takes the way a parameter is kept for the way to compute, and
-    splits channels of activations.
+    Of arrays that were split and are gathered no device then has the whole of a gradient's sum.
     """
+    return jax.tree.map(_moved, tree, places, gradients)
 
-    def gather(place: Sharding) -> Sharding:
-        if not isinstance(place, NamedSharding):  # one device
-            return place
-        return NamedSharding(
-            place.mesh, P(*(None if axes == axis else axes for axes in place.spec))
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _moved(leaf: Any, place: Sharding, gradient: Sharding) -> Any:
+    return jax.lax.with_sharding_constraint(leaf, place)
+
+
+_moved.defvjp(
+    lambda leaf, place, gradient: (_moved(leaf, place, gradient), None),
+    lambda place, gradient, _, g: (jax.lax.with_sharding_constraint(g, gradient),),
+)
+
+
+def gathered_late(tree: Any, axis: str = "fsdp") -> Any:
+    """Parameters that a rule gathers late, gathered: for a loss that sees the mesh.
+
+    What :func:`fsdp` does by shape alone is undone; how other axes split them stays.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.shape.get(axis, 1) == 1:
+        return tree
+
+    def gather(leaf: Any) -> Any:
+        if axis not in (spec := fsdp(axis)(leaf.shape, mesh)):
+            return leaf
+        free = [P.UNCONSTRAINED] * leaf.ndim
+        dimension = len(spec) - 1
+        places = (
+            NamedSharding(mesh, P(*free[:dimension], there, *free[dimension + 1 :]))
+            for there in (None, axis)
         )
+        return _moved(leaf, *places)
 
-    return jax.tree.map(gather, places)
+    return jax.tree.map(gather, tree)
 
 
 def whole(tree: Any) -> Any:
@@ -97,6 +131,23 @@ def shardings(tree: Any, rules: Sequence[Rule], mesh: Mesh) -> Any:
       ValueError: a parameter that no rule matches, or that its place does not fit; the message
         names parameter, shape and axis.
     """
+    return _placed(tree, rules, mesh, lambda spec, rule: spec)
+
+
+def gathered(tree: Any, rules: Sequence[Rule], mesh: Mesh, axis: str = "fsdp") -> Any:
+    """As `shardings`, without ``axis`` but for what is gathered late: where a loss meets a state.
+
+    Left to itself the partitioner takes the way a parameter is kept for the way to compute, and
+    splits channels of activations.
+    """
+
+    def gather(spec: P, rule: Rule) -> P:
+        return spec if rule.late else P(*(None if axes == axis else axes for axes in spec))
+
+    return _placed(tree, rules, mesh, gather)
+
+
+def _placed(tree: Any, rules: Sequence[Rule], mesh: Mesh, change: Callable[[P, Rule], P]) -> Any:
     rules = tuple(rules) or REPLICATE
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     named = [(_path(path), tuple(leaf.shape)) for path, leaf in leaves]
@@ -104,7 +155,8 @@ def shardings(tree: Any, rules: Sequence[Rule], mesh: Mesh) -> Any:
     placed = []
     for path, shape in named:
         name = name_of(_parameter_of(path, shape, shapes))
-        placed.append(NamedSharding(mesh, _place(name, shape, rules, mesh)))
+        spec, rule = _place(name, shape, rules, mesh)
+        placed.append(NamedSharding(mesh, change(spec, rule)))
     return jax.tree_util.tree_unflatten(structure, placed)
 
 
@@ -135,9 +187,9 @@ def _parameter_of(path: str, shape: tuple[int, ...], shapes: dict[str, tuple[int
     return path
 
 
-def _place(name: str, shape: tuple[int, ...], rules: Sequence[Rule], mesh: Mesh) -> P:
+def _place(name: str, shape: tuple[int, ...], rules: Sequence[Rule], mesh: Mesh) -> tuple[P, Rule]:
     if not shape:
-        return P()
+        return P(), REPLICATE[0]
     rule = next((rule for rule in rules if re.search(rule.pattern, name)), None)
     if rule is None:
         patterns = ", ".join(repr(rule.pattern) for rule in rules)
@@ -166,4 +218,4 @@ def _place(name: str, shape: tuple[int, ...], rules: Sequence[Rule], mesh: Mesh)
                 f"shape {shape} over {'*'.join(axes)} = {parts} devices, which does not divide "
                 f"{shape[dimension]}. Change config.mesh.{axes[0]} or the rule."
             )
-    return spec
+    return spec, rule

@@ -24,8 +24,9 @@ from ganjax.families.aurora.sampling import Sampling
 from ganjax.families.aurora.text import AcrossTokens, TextHead
 from ganjax.families.stylegan2.phases import finite_gradients, half_life_decay
 from ganjax.family import Family, Frozen, Growth, Inputs
+from ganjax.layers.blocks import called, recomputed
 from ganjax.parallel.experts import AXIS, Capacity, Dropless, Execution, ExpertParallel
-from ganjax.parallel.rules import Rule
+from ganjax.parallel.rules import Rule, fsdp
 from ganjax.pretrained import catalog
 from ganjax.pretrained.blocks import shapes_of
 from ganjax.pretrained.clip import Clip, computing_in
@@ -195,6 +196,7 @@ def _generator(config: Any, encoder: Encoder, executions: tuple[str, ...]) -> Ge
             lr_multiplier=model.mapping_lr_multiplier,
         ),
         source_features=model.source_features,
+        through=recomputed if config.train.recompute else called,
     )
 
 
@@ -247,21 +249,25 @@ def _execution(name: str, model: Any) -> Execution:
 
 
 def _rules(generator: Generator, executions: tuple[str, ...]) -> tuple[Rule, ...]:
-    """Experts that are executed in parallel lie apart; all else is left to what comes after."""
+    """Experts that are executed in parallel lie apart, and blocks that are computed again gather
+    their own parameters; all else is left to what comes after."""
     split = [
         str(index)
         for (_, blocks), name in zip(generator.blocks(), executions, strict=True)
         for index in blocks
         if name == "parallel"
     ]
-    if not split:
-        return ()
 
     def apart(shape: tuple[int, ...], mesh: Mesh) -> P:
         return P(AXIS) if mesh.shape.get(AXIS, 1) > 1 else P()
 
     leaves = "(value|gate|out)(_bias)?"
-    return (Rule(rf"synthesis/net_({'|'.join(split)})/.*ff/{leaves}$", apart),)
+    rules = []
+    if split:
+        rules.append(Rule(rf"synthesis/net_({'|'.join(split)})/.*ff/{leaves}$", apart))
+    if generator.through is recomputed:
+        rules.append(Rule(r"^g/params/synthesis/net_\d+/", fsdp(), late=True))
+    return tuple(rules)
 
 
 def _optimizer(config: Any, rate: float, lazy: int = 0) -> optax.GradientTransformation:

@@ -34,6 +34,7 @@ from ganjax.families.aurora.transformer import (
     StyleRouter,
 )
 from ganjax.families.stylegan2.networks import Truncation, normalize_2nd_moment
+from ganjax.layers.blocks import called
 from ganjax.layers.equalized import EqualizedDense
 from ganjax.layers.filtering import setup_filter, upsample2d
 from ganjax.layers.initializers import zeros
@@ -165,6 +166,7 @@ class Synthesis(nn.Module):
     accumulate: Callable[[Array | None, Array, Any], Array]
     final: Callable[[Array], Array]
     outputs: tuple[int, ...] | None
+    through: Callable[..., Array]
 
     @nn.compact
     def __call__(
@@ -195,7 +197,7 @@ class Synthesis(nn.Module):
                         self.clamp,
                         name=name,
                     )
-                    x = start(w)
+                    x = self.through(start, w)
                 else:
                     block = ResidualConvBlock(
                         stage.channels,
@@ -207,11 +209,11 @@ class Synthesis(nn.Module):
                         clamp=self.clamp,
                         name=name,
                     )
-                    x = block(x, w)
+                    x = self.through(block, x, w)
                 index += 1
                 if stage.attention is not None:
                     attention = stage.attention(name=f"net_{index}")
-                    x = attention(x, ws[:, index], tokens)
+                    x = self.through(attention, x, ws[:, index], tokens)
                     index += 1
             assert x is not None, "a stage has a block"
             if all(of is None or stage.resolution in of for of in (resolutions, self.outputs)):
@@ -255,6 +257,7 @@ class Generator(nn.Module):
         accumulate: an image with that of half the resolution, as of `added`.
         final: of the images of each resolution, before they are accumulated.
         outputs: resolutions of which there are images; None: all.
+        through: passes a block, as of `layers.blocks`.
         w_avg_beta: share of the old mean of w in a new one.
     """
 
@@ -275,6 +278,7 @@ class Generator(nn.Module):
     accumulate: Callable[[Array | None, Array, Any], Array] = added
     final: Callable[[Array], Array] = same
     outputs: tuple[int, ...] | None = None
+    through: Callable[..., Array] = called
     w_avg_beta: float = 0.998
 
     def setup(self) -> None:
@@ -298,6 +302,7 @@ class Generator(nn.Module):
             self.accumulate,
             self.final,
             self.outputs,
+            self.through,
         )
 
     @property
