@@ -146,8 +146,8 @@ class Report:
         if not kept or kept > limit / 2:
             lines.append("  arguments (state, batch, frozen networks): a larger config.mesh.fsdp")
         lines.append(
-            "  temporaries: fewer samples of a device at a time (a smaller config.train.batch, more "
-            "microbatches, a larger slice), config.train.recompute where a family has it"
+            "  temporaries: fewer samples of a device at a time (a smaller config.train.batch, "
+            "more microbatches, a larger slice), config.train.recompute where a family has it"
         )
         return tuple(lines)
 

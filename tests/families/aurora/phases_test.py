@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from configs import aurora as config_file
 from ganjax.adversarial.phases import Game, due, programs
@@ -15,6 +16,7 @@ from ganjax.adversarial.state import split_by_touch
 from ganjax.families import aurora
 from ganjax.families.aurora.phases import Losses, used
 from ganjax.family import Request, build
+from ganjax.layers.blocks import called, recomputed
 
 
 def tiny(**changes):
@@ -48,6 +50,18 @@ def test_a_stage_leaves_what_it_does_not_use():
     late = groups["g"]["g/main@8"]["synthesis"]
     assert late.keys() == {"net_1", "net_2", "output_res_8x8"}
     assert groups["d"]["d/main@8+d/r1@8"].keys() == {"b8", "rgb8"}
+
+
+def test_blocks_that_are_computed_again_gather_their_own_parameters():
+    again = build(tiny(**{"train.recompute": True}), "cpu")
+    params = family().abstract_state().players["g"].params
+    names = [f"g/params/{'/'.join(path)}" for path in flatten_dict(params)]
+    late = [
+        name for name in names if any(r.late and re.search(r.pattern, name) for r in again.rules)
+    ]
+    assert late == [name for name in names if name.startswith("g/params/synthesis/net_")]
+    assert again.networks["g"].through is recomputed and family().networks["g"].through is called
+    assert not any(rule.late for rule in family().rules)
 
 
 def test_a_head_needs_features_from_above():
