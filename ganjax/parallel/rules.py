@@ -83,10 +83,22 @@ _moved.defvjp(
 )
 
 
-def gathered_late(tree: Any, axis: str = "fsdp") -> Any:
+@jax.custom_vjp
+def _after(tree: Any, first: Any) -> Any:
+    """Arrays that are only there once others are."""
+    return jax.lax.optimization_barrier((tree, first))[0]
+
+
+_after.defvjp(lambda tree, first: (_after(tree, first), None), lambda _, g: (g, None))
+
+
+def gathered_late(tree: Any, first: Any, axis: str = "fsdp") -> Any:
     """Parameters that a rule gathers late, gathered: for a loss that sees the mesh.
 
     What :func:`fsdp` does by shape alone is undone; how other axes split them stays.
+
+    Args:
+      first: arrays without gradients that have to be there before.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.shape.get(axis, 1) == 1:
@@ -103,7 +115,7 @@ def gathered_late(tree: Any, axis: str = "fsdp") -> Any:
         )
         return _moved(leaf, *places)
 
-    return jax.tree.map(gather, tree)
+    return jax.tree.map(gather, _after(tree, first))
 
 
 def whole(tree: Any) -> Any:
