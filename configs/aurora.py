@@ -75,6 +75,7 @@ def tiny(preset: str = "shapes") -> ml_collections.ConfigDict:
         d_attention=(),
         d_predictor_layers=1,
     )
+    config.mesh.update(data=-1, expert=1, fsdp=1)
     config.loss.r1_every = 1  # a program for each stage
     config.grow.update(stages=(4, 8), most_images=2 * 8, every_images=0)
     config.train.update(batch=8, images=3 * 8)
@@ -228,6 +229,10 @@ def laion64():
     config = base()
     defaults.prepared(config, "laion64", resolution=64)
     config.data.text = "clip-vit-l-14"
+    # For slices of 64 v5e chips and more (docs/tpu.md): experts of the many pixels lie apart, all
+    # else is split over the chips that hold the same ones.
+    config.mesh.update(data=1, expert=8, fsdp=-1)
+    config.model.execution = ("dropless",) * 3 + ("parallel",) * 2
     config.train.recompute = True
     config.sample.prompts = PHOTOGRAPHS
     return config

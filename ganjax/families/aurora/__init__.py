@@ -196,7 +196,7 @@ def _generator(config: Any, encoder: Encoder, executions: tuple[str, ...]) -> Ge
             lr_multiplier=model.mapping_lr_multiplier,
         ),
         source_features=model.source_features,
-        through=recomputed if config.train.recompute else called,
+        through=recomputed if config.train.get("recompute") else called,
     )
 
 
