@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,7 +46,7 @@ class Sampling(StyleGAN2Sampling):
 
     Sample i is a video without an end: its frame at any time is a pure function of the key, i and
     the time, and costs the same wherever it is. Where motion comes from an LSTM, all times before
-    `longest` cost the same, and later ones are NaN.
+    `longest` cost the same, and there are no later ones.
 
     Attributes:
         frames: of a clip whose times nobody asks for, which are then 0, 1, ...
@@ -60,7 +60,12 @@ class Sampling(StyleGAN2Sampling):
     stride: int = 8
 
     def draws(self, key: Any, indices: Any, request: Request) -> dict[str, Array]:
-        """As StyleGAN2's, with ``times`` [n, t] and ``motion`` [n, words], keys of noise."""
+        """As StyleGAN2's, with ``times`` [n, t] and ``motion`` [n, words], keys of noise.
+
+        Raises:
+            ValueError: times after the end.
+        """
+        self._check(request.times)
         times = jnp.asarray(request.times or range(self.frames), jnp.float32)
         return {
             **super().draws(key, indices, request),
@@ -122,7 +127,17 @@ class Sampling(StyleGAN2Sampling):
         titles = tuple(f"{time:g}" for time in times)
         return dataclasses.replace(sheet, column_titles=titles, row_titles=classes)
 
+    def _check(self, times: Sequence[int | float] | Float[np.ndarray, "t"]) -> None:
+        last = max(times, default=0)
+        if self.generator.encoder.reach is None and last > self.longest - 1:
+            raise ValueError(
+                "Motion of config.model.trajectory='lstm' ends with frame"
+                f" {self.longest - 1}, the last one of config.data.clip.max_frames={self.longest};"
+                f" frame {last:g} is wanted. Set --start and --seconds to less."
+            )
+
     def _video(self, bind: Bind, key: Any, request: Request, which: Which) -> Video:
+        self._check(request.moments(np.arange(request.frames)[-1:]))
         columns = len(self._columns(request, MOVING))
         numbers = np.arange(request.rows * columns)
         draws, _ = self._of(key, numbers, request, which)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs import styleganv as configs
 from ganjax.family import Request, build
@@ -22,6 +23,18 @@ def sampler():
     variables = family().init(jax.random.key(0)).ema
     sample = jax.jit(family().sample)
     return lambda truncation: lambda draws: sample(variables, draws)
+
+
+def test_codes_that_depend_on_all_before_end_with_the_videos_of_training():
+    config = configs.tiny()
+    config.model.update(trajectory="lstm", encoding="mapped")
+    recurrent = build(config, "cpu")
+    assert recurrent.draws(KEY, jnp.arange(1), Request(times=(0, 63)))["times"].shape == (1, 2)
+    with pytest.raises(ValueError, match="ends with frame 63, .*max_frames=64; frame 64 is wanted"):
+        recurrent.draws(KEY, jnp.arange(1), Request(times=(0, 64)))
+    request = Request(rows=1, frames=2, start=63)
+    with pytest.raises(ValueError, match="frame 64 is wanted. Set --start"):
+        recurrent.videos["clips"](sampler(), KEY, request)
 
 
 def strips(name, **request):
