@@ -32,7 +32,7 @@ def test_codes_that_depend_on_all_before_end_with_the_videos_of_training():
     assert recurrent.draws(KEY, jnp.arange(1), Request(times=(0, 63)))["times"].shape == (1, 2)
     with pytest.raises(ValueError, match="ends with frame 63, .*max_frames=64; frame 64 is wanted"):
         recurrent.draws(KEY, jnp.arange(1), Request(times=(0, 64)))
-    request = Request(rows=1, frames=2, start=63)
+    request = Request(rows=1, frames=2, start=63.0)
     with pytest.raises(ValueError, match="frame 64 is wanted. Set --start"):
         recurrent.videos["clips"](sampler(), KEY, request)
 
