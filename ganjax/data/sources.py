@@ -301,7 +301,8 @@ def _place(options: Options) -> str:
 
 def _tfds_name(options: Options) -> str:
     if not options.name:
-        example = "ucf101/ucf101_1" if options.clip else "cifar10"
+        pictures = "coco_captions" if options.text else "cifar10"
+        example = "ucf101/ucf101_1" if options.clip else pictures
         raise ValueError(f"config.data.source='tfds' needs config.data.name, such as {example}.")
     return options.name
 
@@ -324,6 +325,15 @@ def _how_to_prepare(options: Options) -> str:
             "If it is elsewhere, set config.data.path; else prepare it from a folder or a zip of "
             "videos, or of folders of frames:\n"
             f"{tool} --videos --source=folder --path=VIDEOS {rest}"
+        )
+    if options.text:
+        embedded = f" --text={options.text}" if options.embedded else ""
+        return (
+            "If it is elsewhere, set config.data.path; else prepare it from pictures with texts, "
+            "in img2dataset's tars, a folder, or a TFDS data set:\n"
+            f"{tool} --captions --source=webdataset --path=TARS {rest}{embedded}\n"
+            f"{tool} --captions --source=folder --path=PICTURES {rest}{embedded}\n"
+            f"{tool} --captions --source=tfds --name=coco_captions {rest}{embedded}"
         )
     return (
         "If it is elsewhere, set config.data.path; else prepare it from a folder with a sub-folder "

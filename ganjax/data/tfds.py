@@ -1,5 +1,9 @@
 """Data sets of TensorFlow Datasets, prepared as ArrayRecord and read without TensorFlow."""
 
+import contextlib
+import io
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,14 +37,7 @@ class Tfds:
         tfds = package(name, folder)
         self._args = (name, split, folder, captions)
         self.name = f"tfds {name} {split}"
-        try:
-            builder = tfds.builder(name, data_dir=folder or None)
-        except ValueError as error:  # DatasetNotFoundError is one
-            raise ValueError(
-                f"TFDS knows no data set {name!r} ({first_line(error)}). Set config.data.name "
-                "to one of https://www.tensorflow.org/datasets/catalog, or config.data.path to "
-                "where yours was prepared."
-            ) from None
+        builder = _builder(tfds, name, folder)
         formats = {file_format.value for file_format in builder.info.available_file_formats()}
         there = builder.data_path.exists() and builder.is_prepared()
         if not there or "array_record" not in formats:
@@ -166,6 +163,55 @@ def label_of(fields: Mapping[str, Any], index: int, source: str) -> int:
             "as train."
         )
     return label
+
+
+def _builder(tfds: Any, name: str, folder: str) -> Any:
+    """What reads a data set, by its own code in TFDS, or by its files alone."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # a banner about TensorFlow
+            return tfds.builder(name, data_dir=folder or None)
+    except ValueError as error:  # DatasetNotFoundError is one
+        raise ValueError(
+            f"TFDS knows no data set {name!r} ({first_line(error)}). Set config.data.name "
+            "to one of https://www.tensorflow.org/datasets/catalog, or config.data.path to "
+            "where yours was prepared."
+        ) from None
+    except ImportError:
+        # NOTE: the code of some, such as coco_captions, wants TensorFlow to be described at all.
+        root, dataset, config, version = find(name, folder)
+        return tfds.builder_from_directory(root.joinpath(dataset, *config, version))
+
+
+def find(name: str, folder: str) -> tuple[pathlib.Path, str, tuple[str, ...], str]:
+    """The folder of all data sets, and data set, config (or none) and version below it.
+
+    Raises:
+      FileNotFoundError: no such data set; says how to prepare it.
+      ValueError: it has several configs, and the name does not say which.
+    """
+    base, _, version = name.partition(":")
+    dataset, _, config = base.partition("/")
+    root = pathlib.Path(folder or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    root = root.expanduser()
+    known = [
+        file.parent.relative_to(root / dataset).parts
+        for file in root.glob(f"{dataset}/**/dataset_info.json")
+    ]
+    fitting = [
+        parts
+        for parts in known
+        if (not config or parts[:-1] == (config,)) and (not version or parts[-1] == version)
+    ]
+    if not fitting:
+        raise FileNotFoundError(f"{root / base} is not there. {how_to_prepare(name, folder)}")
+    configs = {parts[:-1] for parts in fitting}
+    if len(configs) > 1:
+        names = sorted("/".join((dataset, *parts)) for parts in configs)
+        raise ValueError(
+            f"{name!r} is there in several configs. Set config.data.name to one of {names}."
+        )
+    newest = max(fitting, key=lambda parts: [int(part) for part in parts[-1].split(".")])
+    return root, dataset, newest[:-1], newest[-1]
 
 
 def how_to_prepare(name: str, folder: str) -> str:

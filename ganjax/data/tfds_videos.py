@@ -1,15 +1,13 @@
 """Videos of TensorFlow Datasets, prepared as ArrayRecord and read without TensorFlow."""
 
 import json
-import os
-import pathlib
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from ganjax.data.records import read_record
-from ganjax.data.tfds import how_to_prepare, label_of, package, records_of
+from ganjax.data.tfds import find, how_to_prepare, label_of, package, records_of
 from ganjax.data.transforms import Item, decode
 from ganjax.data.videos import Video, same_size
 
@@ -119,35 +117,3 @@ class TfdsVideos:
 
     def fingerprint(self) -> str:
         return self._fingerprint
-
-
-def find(name: str, folder: str) -> tuple[pathlib.Path, str, tuple[str, ...], str]:
-    """The folder of all data sets, and data set, config (or none) and version below it.
-
-    Raises:
-      FileNotFoundError: no such data set; says how to prepare it.
-      ValueError: it has several configs, and the name does not say which.
-    """
-    base, _, version = name.partition(":")
-    dataset, _, config = base.partition("/")
-    root = pathlib.Path(folder or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    root = root.expanduser()
-    known = [
-        file.parent.relative_to(root / dataset).parts
-        for file in root.glob(f"{dataset}/**/dataset_info.json")
-    ]
-    fitting = [
-        parts
-        for parts in known
-        if (not config or parts[:-1] == (config,)) and (not version or parts[-1] == version)
-    ]
-    if not fitting:
-        raise FileNotFoundError(f"{root / base} is not there. {how_to_prepare(name, folder)}")
-    configs = {parts[:-1] for parts in fitting}
-    if len(configs) > 1:
-        names = sorted("/".join((dataset, *parts)) for parts in configs)
-        raise ValueError(
-            f"{name!r} is there in several configs. Set config.data.name to one of {names}."
-        )
-    newest = max(fitting, key=lambda parts: [int(part) for part in parts[-1].split(".")])
-    return root, dataset, newest[:-1], newest[-1]

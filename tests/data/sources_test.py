@@ -50,6 +50,15 @@ def test_missing_records_say_how_to_prepare_them(tmp_path):
         open_source(data(source="records", path=str(path), resolution=(64, 128)))
 
 
+def test_missing_records_of_captions_say_how_to_prepare_them(tmp_path):
+    missing = dict(source="records", path=str(tmp_path / "laion"), text="clip-shapes")
+    wanted = "--captions --source=webdataset --path=TARS --out=.*laion --resolution=32"
+    with pytest.raises(FileNotFoundError, match=f"{wanted}\n"):
+        open_source(data(**missing))
+    with pytest.raises(FileNotFoundError, match=f"{wanted} --text=clip-shapes"):
+        open_source(data(**missing, embedded=True))
+
+
 def test_an_unknown_source_is_an_error():
     with pytest.raises(ValueError, match="'foldr' is no source. Did you mean 'folder'"):
         open_source(data(source="foldr"))

@@ -137,6 +137,22 @@ def test_an_unknown_name_or_split_is_an_error(folder):
         Tfds("made", "dev", folder)
 
 
+def test_a_data_set_whose_own_code_wants_tensorflow_is_read_by_its_files(folder, monkeypatch):
+    own = Tfds("made", "train", folder)
+
+    def builder(name, data_dir):
+        raise ModuleNotFoundError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(tfds, "builder", builder)
+    source = Tfds("made", "train", folder)
+    assert source.fingerprint() == own.fingerprint() and source.classes == own.classes
+    assert source.encoded(3) == own.encoded(3)
+    with pytest.raises(
+        FileNotFoundError, match="mde is not there. Prepare it .*(.|\n)*tfds build mde"
+    ):
+        Tfds("mde", "train", folder)
+
+
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match="pip install tensorflow-datasets(.|\n)*tfds build"):
