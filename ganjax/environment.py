@@ -21,7 +21,7 @@ TRIED_LIBTPU = ("0.0.42.1",)
 
 # XLA's threads for each virtual device of a CPU. One that waits in a collective holds a thread, and
 # a program may have several under way; of a thread each, XLA's default, some devices then get none,
-# and XLA ends the process after 40 s. With 4 an Aurora run of 8 devices still did, once in five.
+# and XLA ends the process after 40 s.
 THREADS = 16
 
 

@@ -16,6 +16,7 @@ import jax
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
+KEPT = jax.config.jax_persistent_cache_min_compile_time_secs
 install_import_hook("ganjax", "beartype.beartype")
 
 
@@ -27,6 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """What a file's tests compiled: a worker's memory would grow to 7 GB."""
+    """What a file's tests compiled: a worker's memory would grow to 7 GB.
+
+    And that some were of several devices: programs of one are kept again (`make_mesh`).
+    """
     yield
     jax.clear_caches()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", KEPT)

@@ -91,6 +91,10 @@ def make_mesh(
 ) -> Mesh:
     """A mesh whose axes are ``("data", "expert")``, and ``"fsdp"`` where it is larger than 1.
 
+    NOTE: from a mesh of several CPU devices on, this process keeps no program for later processes.
+    Of those that XLA reads back from JAX's persistent cache, collectives are not in order any more:
+    devices wait for each other in different ones, until XLA ends the process after 40 s.
+
     Args:
       sizes: devices along each axis (``config.mesh``); one axis may be -1, the rest. The default
         is all devices on ``data``.
@@ -110,6 +114,8 @@ def make_mesh(
     sizes = _fill({"data": 1, "expert": 1} | sizes, len(devices))
     names = tuple(name for name in AXES if name != "fsdp" or sizes.get(name, 1) > 1)
     shape = tuple(sizes[name] for name in names)
+    if len(devices) > 1 and devices[0].platform == "cpu":
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
     return Mesh(_arrange(shape, devices), names, axis_types=(AxisType.Auto,) * len(names))
 
 

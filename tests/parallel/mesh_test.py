@@ -1,3 +1,6 @@
+import os
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -36,6 +39,23 @@ def test_the_mesh_has_the_sizes_asked_for(sizes, shape):
     assert list(mesh.shape) == list(shape)  # in one order, whatever that of the config
     assert set(mesh.axis_types) == {AxisType.Auto}
     assert sorted(d.id for d in mesh.devices.flat) == list(range(8))
+
+
+def test_programs_of_several_cpu_devices_are_kept_by_no_cache():
+    def compiled(mesh, name):
+        def step(x):
+            return x.sum() + os.getpid()  # not what an earlier run has kept
+
+        step.__name__ = name
+        placed = jax.ShapeDtypeStruct((8,), np.float32, sharding=NamedSharding(mesh, P("data")))
+        jax.jit(step).lower(placed).compile()
+        folder = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+        return len(list(folder.glob(f"jit_{name}-*")))
+
+    one = make_mesh(None, jax.devices()[:1])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    assert compiled(one, f"one_{os.getpid()}") > 0
+    assert compiled(make_mesh(), f"eight_{os.getpid()}") == 0
 
 
 def test_a_mesh_of_some_devices():
