@@ -40,8 +40,13 @@ class Sampling:
         """Latents of samples ``indices``, and the numbers of their frames.
 
         Raises:
-            ValueError: times between frames, or beyond them.
+            ValueError: times between frames, or beyond them; a truncation.
         """
+        if request.truncation is not None:
+            raise ValueError(
+                "TGANv2 has no mean that its latents could be brought nearer to; leave --truncation"
+                " out."
+            )
         times = np.asarray(request.times or range(self.frames), np.float32)
         self._check(times)
         dim = self.generator.latent_dim
@@ -65,12 +70,14 @@ class Sampling:
         return {"clips": self._clips}
 
     def _grid(self, bind: Bind, key: Any, request: Request) -> Sheet:
+        _without_classes(request)
         shown = np.linspace(0, self.frames - 1, min(self.frames, SHOWN)).round()
         request = dataclasses.replace(request, times=request.times or tuple(shown.tolist()))
         draws = self.draws(key, jnp.arange(request.rows), request)
         return clips.strips(bind(request.truncation), draws)
 
     def _clips(self, bind: Bind, key: Any, request: Request) -> Video:
+        _without_classes(request)
         self._check(request.moments(np.arange(request.frames)))
         columns = COLUMNS
         draws = self.draws(key, jnp.arange(request.rows * columns), request)
@@ -85,3 +92,8 @@ class Sampling:
                 "Leave --fps out, set --start and --seconds to fewer, or --config.sample.frames to "
                 "more than it has learnt."
             )
+
+
+def _without_classes(request: Request) -> None:
+    if request.classes:
+        raise ValueError("TGANv2 does not make videos of classes; leave --classes out.")

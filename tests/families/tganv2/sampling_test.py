@@ -69,6 +69,15 @@ def test_times_that_it_has_no_frames_for(made, request_):
         family.draws(KEY, jnp.arange(2), Request(times=times))
 
 
+def test_what_it_does_not_know_is_an_error_and_no_name_of_a_file(made):
+    family, sample = made
+    for shown in (family.sheets["grid"], family.videos["clips"]):
+        with pytest.raises(ValueError, match="leave --classes out"):
+            shown(lambda truncation: sample, KEY, Request(classes=(1,), frames=2))
+    with pytest.raises(ValueError, match="leave --truncation out"):
+        family.draws(KEY, jnp.arange(2), Request(truncation=0.5))
+
+
 def test_the_recurrent_layers_can_go_on(made):
     _, sample = made
     config = configs.tiny()
