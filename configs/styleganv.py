@@ -126,6 +126,7 @@ def base() -> ml_collections.ConfigDict:
             max_dist=32,  # frames from the first to the last
             dists=(1, 2, 4, 8, 16, 32),  # as likely as each other; the paper's: 2 to 32
             max_frames=1024,  # of longer videos a random part is taken
+            rate=25.0,  # frames a second of the data
         )
     )
     # NOTE: the released code takes a run that resumes nothing for one that goes on from weights:
@@ -162,8 +163,9 @@ def shapes():
     return config
 
 
-def _released(name, resolution=256):
+def _released(name, resolution=256, rate=25.0):
     config = base()
+    config.data.clip.rate = rate
     defaults.prepared(config, name, resolution=resolution)
     config.data.flip = True
     config.augment.mode = "ada"
@@ -172,7 +174,7 @@ def _released(name, resolution=256):
 
 def faceforensics256():
     """32.1 M and 25.3 M parameters; FVD 47.41 (16 frames) and 89.34 (128) in the paper."""
-    return _released("ffs256")
+    return _released("ffs256", rate=30.0)
 
 
 def sky_timelapse256():
@@ -189,12 +191,12 @@ def ucf101_256():
 
 def rainbow_jelly256():
     """195.4 and 262.5."""
-    return _released("rainbow_jelly256")
+    return _released("rainbow_jelly256", rate=30.0)
 
 
 def mead1024():
     """156.1 (16 frames); by "auto" twice the channels, and gamma by the number of pixels."""
-    config = _released("mead1024", resolution=1024)
+    config = _released("mead1024", resolution=1024, rate=30.0)
     config.model.update(g_channel_base=32768, d_channel_base=32768)
     config.loss.r1_gamma = 0.0002 * 1024**2 / 64
     config.optimizer.update(g_lr=2e-3, d_lr=2e-3)

@@ -6,6 +6,7 @@ images = model.sample(16, classes=(3,), truncation=0.5)   # uint8 [16, 32, 32, 1
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -18,14 +19,15 @@ from ml_collections import ConfigDict
 
 from ganjax import checkpoint
 from ganjax import config as configs
-from ganjax.data.clips import read_clip
+from ganjax.data.clips import Dense, read_clip
 from ganjax.family import Family, Request, build
 from ganjax.layers.images import to_uint8
 from ganjax.pretrained import catalog
-from ganjax.sampling import grid
+from ganjax.sampling import clips, grid
 from ganjax.sampling.sheets import Sheet, Video
 
 CHUNK = 64  # images made at a time
+SECONDS = 8.0  # of a video
 
 
 def reads_texts(family: Family | None) -> bool:
@@ -161,7 +163,8 @@ class Model:
         """The request for a video of so many seconds, and its frames a second.
 
         Args:
-          seconds: of the video; 8, of a family of videos as many as its clips have.
+          seconds: of the video; 8, or of a family of videos as many as its clips have. Where these
+            are a few frames of a video, 8 again, but no more than was looked at of videos.
           fps: frames a second; 30, of a family of videos as many as its data has. What moves is
             as fast at any.
           start: of a family of videos, in seconds.
@@ -177,14 +180,39 @@ class Model:
                     f"--start={start:g} is of families of videos; {self.config.family} makes "
                     "images, whose videos go round. Leave --start out."
                 )
-            fps, seconds = fps or 30.0, 8.0 if seconds is None else seconds
+            fps, seconds = fps or 30.0, SECONDS if seconds is None else seconds
             return dataclasses.replace(request, frames=round(seconds * fps)), fps
         fps = fps or self.rate
-        seconds = self.clip_frames / self.rate if seconds is None else seconds
+        seconds = self._seconds() if seconds is None else seconds
         timed = dataclasses.replace(
             request, frames=round(seconds * fps), start=start * self.rate, step=self.rate / fps
         )
         return timed, fps
+
+    def _seconds(self) -> float:
+        """Of a video of a family of videos, where nobody says how long it is to be."""
+        clip = read_clip(self.config.data.clip)
+        if isinstance(clip.times, Dense):
+            return self.clip_frames / clip.rate
+        return min(SECONDS, (clip.max_frames or math.inf) / clip.rate)
+
+    def clip(self, index: int, *, seed: int = 0, request: Request = Request()) -> Video:  # noqa: B008
+        """Sample `index` of a family of videos as a video of any length, of one clip a frame.
+
+        Args:
+          request: as of `timed`.
+
+        Raises:
+          ValueError: times that the family has no frames for; as of `sample`.
+        """
+        if self.rate is None:
+            raise ValueError(f"{self.config.family} makes images; take sample().")
+        ends = np.unique(np.clip([0, 1, request.frames - 1], 0, request.frames - 1))
+        times = tuple(request.moments(ends).tolist())  # by these the family looks at the request
+        asked = dataclasses.replace(request, times=times)
+        draws = self.programs.draws(jax.random.key(seed), np.array([index], np.int32), asked)
+        sample = self.bind(seed, request)
+        return clips.film(sample, draws, request.moments, request.frames, 1)
 
     def sheet(self, name: str, *, seed: int = 0, request: Request = Request()) -> Sheet:  # noqa: B008
         """One of the family's pictures.

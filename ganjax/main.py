@@ -13,6 +13,7 @@ python -m ganjax.main --mode=import --weights=network-snapshot.pkl --workdir=run
 python -m ganjax.main --mode=export --workdir=runs/ffhq --out=ffhq   # loads without ganjax
 """
 
+import functools
 import pathlib
 from typing import Any, Literal
 
@@ -75,7 +76,7 @@ SECONDS = flags.DEFINE_float(
     "seconds",
     None,
     "sample: length of a video; 8, after which it begins anew; of a family of videos that of its "
-    "clips.",
+    "clips, or 8 where these are a few frames.",
 )
 FPS = flags.DEFINE_float(
     "fps",
@@ -189,25 +190,41 @@ def _singles(
     """Writes samples of a model, each as a file: pictures, beside each its prompt, or videos."""
     import numpy as np
 
+    from ganjax.family import Request
     from ganjax.logs import write_png
     from ganjax.sampling import video
 
     what = "clips" if model.rate else "images"
     folder = pathlib.Path(OUT.value or folder / _sample_name(what, model.step, prompts))
     folder.mkdir(parents=True, exist_ok=True)
-    asked: Any = dict(classes=classes, truncation=TRUNCATION.value, prompts=prompts)
-    samples = model.sample(N.value, seed=SEED.value, **asked)
-    for index, sample in enumerate(samples):
-        coloured = np.broadcast_to(sample, (*sample.shape[:-1], 3))
-        if model.rate:
+    if model.rate:
+        asked = Request(classes, TRUNCATION.value)
+        request, fps = model.timed(asked, SECONDS.value, FPS.value, START.value)
+        for index in range(N.value):
+            film = model.clip(index, seed=SEED.value, request=request)
             path = folder / f"{index:06d}.mp4"
-            video.write(path, coloured.__getitem__, len(coloured), model.rate)
-        else:
+            video.write(path, functools.partial(_picture, film), film.frames, fps)
+    else:
+        wanted: Any = dict(classes=classes, truncation=TRUNCATION.value, prompts=prompts)
+        samples = model.sample(N.value, seed=SEED.value, **wanted)
+        for index, sample in enumerate(samples):
+            coloured = np.broadcast_to(sample, (*sample.shape[:-1], 3))
             write_png(folder / f"{index:06d}.png", coloured)
-        if prompts:
-            text = prompts[index % len(prompts)]
-            (folder / f"{index:06d}.txt").write_text(f"{text}\n", encoding="utf-8")
+            if prompts:
+                text = prompts[index % len(prompts)]
+                (folder / f"{index:06d}.txt").write_text(f"{text}\n", encoding="utf-8")
     print(f"{N.value} {what} in {folder}")
+
+
+def _picture(film: Any, number: int) -> Any:
+    """A frame of a film of one clip, as it is."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from ganjax.layers.images import to_uint8
+
+    (frame,) = np.asarray(to_uint8(jnp.asarray(film.sheet(number).images)))
+    return np.broadcast_to(frame, (*frame.shape[:-1], 3))
 
 
 def _film(

@@ -3,11 +3,14 @@
 import dataclasses
 import weakref
 
+import av
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from ganjax import generate
+from ganjax import generate, main
 from ganjax.family import Request
 from ganjax.sampling import clips
 from tests.evaluate_videos_test import CLIPS, CONFIG
@@ -92,6 +95,36 @@ def test_seconds_and_rates_are_those_of_the_data(model):
     assert (request.frames, request.start, request.step, fps) == (320, 16.0, 0.25, 32.0)
     with pytest.raises(ValueError, match="0 frames a second; set --fps"):
         model.timed(Request(), fps=0.0)
+
+
+@pytest.mark.parametrize(("longest", "seconds"), [(24, 3.0), (1000, 8.0)])
+def test_videos_of_which_a_few_frames_were_seen_are_longer(model, longest, seconds):
+    model.config.data.clip = {"times": "sparse", "max_frames": longest, "rate": 8.0}
+    assert model.timed(Request())[0].frames == 8 * seconds
+
+
+def test_a_single_clip_is_as_long_and_fast_as_asked(model):
+    request, _ = model.timed(Request(), seconds=2.0, fps=4.0, start=1.0)
+    film = model.clip(3, request=request)
+    assert film.frames == 8
+    whole = model.clip(3, request=dataclasses.replace(request, frames=24, start=0.0, step=1.0))
+    for number in range(8):
+        np.testing.assert_array_equal(film.sheet(number).images, whole.sheet(8 + 2 * number).images)
+    assert (film.sheet(0).images != film.sheet(7).images).any()
+
+
+def test_single_clips_of_the_command_line_are_as_long_and_fast(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "load", lambda *args, **kwargs: model)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["main"])
+    wanted = dict(n=2, seconds=1.5, fps=4.0, out=str(tmp_path / "made"))
+    with flagsaver.flagsaver(mode="sample", workdir=str(tmp_path), **wanted):
+        main._sample({})
+    files = sorted((tmp_path / "made").iterdir())
+    assert [file.name for file in files] == ["000000.mp4", "000001.mp4"]
+    with av.open(files[1]) as container:
+        (stream,) = container.streams.video
+        assert stream.average_rate == 4 and len(list(container.decode(stream))) == 6
 
 
 def test_videos_of_a_family_of_images_go_round():

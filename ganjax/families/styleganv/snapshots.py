@@ -99,7 +99,8 @@ def _clip(sampling: Mapping[str, Any]) -> dict[str, Any]:
     even = sampling["type"] == "uniform"
     most = sampling["max_dist_between_frames" if even else "max_dist"]
     dists = sampling.get("dists_between_frames" if even else "total_dists")
-    return dict(
+    rate = {"rate": float(sampling["fps"])} if sampling.get("fps") else {}
+    return rate | dict(
         times="even" if even else "sparse",
         frames=sampling["num_frames_per_video"],
         max_frames=sampling["max_num_frames"],

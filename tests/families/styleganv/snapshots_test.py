@@ -56,7 +56,7 @@ def test_a_snapshot_of_the_reference_code_makes_its_frames(found):
         told_dim=256,
     )
     assert dict(config.data.clip) == dict(
-        times="sparse", frames=3, max_frames=64, max_dist=16, dists=(1, 2, 4, 8, 16)
+        times="sparse", frames=3, max_frames=64, max_dist=16, dists=(1, 2, 4, 8, 16), rate=25.0
     )
     assert (config.data.source, config.data.path) == ("zip", "./clips.zip")
     golden = np.load(FIXTURE.with_suffix(".npz"))
@@ -82,8 +82,9 @@ def test_other_options_of_the_released_code(found, options):
     with pytest.raises(ValueError, match="has no 'max_dist_between_frames', or a value"):
         official.configured(load(official.CONFIG), found)
     sampling.content["max_dist_between_frames"] = sampling.content["max_dist"]
+    sampling.content["fps"].content = 30
     clip = official.configured(load(official.CONFIG), found).data.clip
-    assert (clip.times, clip.max_dist, clip.dists) == ("even", 16, None)
+    assert (clip.times, clip.max_dist, clip.dists, clip.rate) == ("even", 16, None, 30.0)
 
 
 @pytest.mark.parametrize(
