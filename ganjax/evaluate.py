@@ -102,7 +102,12 @@ def check_metrics(
                 "texts, as that of configs/aurora.py does."
             )
         if protocol.built_in and protocol.name not in known:
-            having = f"; these have: {', '.join(known)}, and all others." if known else "."
+            others = (
+                "take one that looks at no built-in data (--help), as fid50k_full or fvd2048_16f."
+            )
+            having = (
+                f"; these have: {', '.join(known)}, and all others." if known else f"; {others}"
+            )
             raise configs.ConfigError(f"{protocol.name!r} is not for runs on {source}{having}")
     return tuple(protocol.name for protocol in found)
 

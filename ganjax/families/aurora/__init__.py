@@ -134,7 +134,10 @@ def build(config: Any) -> Family:
 
 
 def _encoder(config: Any) -> tuple[Any, Encoder]:
-    kind = catalog.kind_of(config.data.text)
+    try:
+        kind = catalog.kind_of(config.data.text)
+    except ValueError as error:
+        raise ValueError(f"config.data.text={config.data.text!r}: {error}.") from None
     if not isinstance(kind.module, Clip):
         raise ValueError(
             f"config.data.text={config.data.text!r} is no CLIP, which reads the texts and sees the"

@@ -119,6 +119,7 @@ LARGER = {
         ({"data.resolution": 16}, r"have \[2, 2, 2, 2, 2\] entries: set one for each"),
         ({"model.execution": ("dropless", "some")}, "has 'some'; set each"),
         ({"data.text": "inception-2015-12-05"}, "is no CLIP"),
+        ({"data.text": "clip-shape"}, "config.data.text='clip-shape': there is no network"),
         ({"model.blocks": (1, 0)}, r"config.model.blocks=\(1, 0\); set 1 or more"),
         ({"model.text_heads": 3}, "text_heads=3 do not divide the 8 channels"),
         ({"model.encoder": "trained"}, "encoder='trained'; set one of"),
