@@ -74,7 +74,7 @@ def networks(config: Any) -> tuple[Generator, Discriminator]:
         )
     frame_strides, batch_strides = tuple(model.frame_strides), tuple(model.batch_strides)
     at_least(config, {"model.levels": 1, "loss.r1_weight": 0, "optimizer.decay_images": 1})
-    if min(*frame_strides, *batch_strides, 1) < 1:
+    if min((*frame_strides, *batch_strides), default=1) < 1:
         raise ValueError(
             f"config.model.frame_strides={frame_strides}, batch_strides={batch_strides}: one of so"
             " many is kept; set each to 1 (all) or more."

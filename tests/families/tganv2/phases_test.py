@@ -166,6 +166,15 @@ def test_configs_that_cannot_be(changes, words):
         build(config, "cpu").abstract_variables()
 
 
+def test_a_single_level_has_no_strides():
+    config = configs.tiny()
+    with config.ignore_type():
+        config.model.update(levels=1, frame_strides=(), batch_strides=())
+    config.data.resolution = 8
+    variables = build(config, "cpu").abstract_variables()
+    assert set(variables["d"]["params"]) == {"level0"}
+
+
 def test_the_discriminators_play_alone_on_videos_of_their_own(family, before):
     losses = Losses(family.networks["g"], family.networks["d"], r1_weight=0.0)
     _, d_main = phases(losses, 16)
