@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ganjax.adversarial.phases import Game
-from ganjax.data.clips import Sparse
+from ganjax.data.clips import Even
 from ganjax.families.styleganv import official
 from ganjax.families.styleganv.phases import Losses
 from tests.goldens.adapters.ada import at_percentile
@@ -32,7 +32,6 @@ from tests.goldens.case import Adapter, Case
 
 PHASES = {"Gmain": "g/main", "Dmain": "d/main", "Dreg": "d/r1"}
 GAINS = {"Dreg": 16}  # of the loss cases
-FRAMES = 3  # of a clip of the pipe, whose draws are the same for all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,8 @@ def build(modules: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Taped
     given = {key: value for key, value in options.items() if key != "cfg"}
     losses, shrink, tape = build_losses(*modules.values(), given, True, TapedClips)
     frames = modules["d"].frames
-    return dataclasses.replace(losses, times=Sparse(frames, fractional=True)), shrink, tape
+    # Times are given; of one frame there are no sparse ones.
+    return dataclasses.replace(losses, times=Even(frames, fractional=True)), shrink, tape
 
 
 def by_frame(name: str, tape: Tape, losses: Any) -> Found:
@@ -120,11 +120,14 @@ DRAWN = {"z": "gen_z", "times": "gen_t", "motion": "motion_z"}
 
 
 def pipeline(case: Case) -> Found:
-    """`AugmentPipe` on clips, at one percentile of all of its draws."""
+    """`AugmentPipe` on clips, at one percentile of all of its draws.
+
+    Those are the same for all clips: how many frames one has, the case does not say.
+    """
     only(case.call, "p debug_percentile reshape")
     pipe, p = build_pipe(case.kwargs), case.call["p"]
     images = jnp.asarray(case.images("in/img"))
-    clips = images.reshape(-1, FRAMES, *images.shape[1:])
+    clips = images[None]
     draws = pipe.draw(jax.random.key(0), clips.shape)
     draws = at_percentile(draws, case.call["debug_percentile"])
     result, pull = jax.vjp(jax.jit(lambda clips: pipe(clips, draws, p)), clips)
