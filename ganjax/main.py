@@ -173,6 +173,7 @@ def _sample(overrides: dict[str, str]) -> None:
     if VIDEO.value or (model.rate and not SHEET.value):
         _film(model, VIDEO.value or "clips", classes, prompts, workdir / "samples")
         return
+    _refuse_times()
     rows = 8 if ROWS.value is None else ROWS.value
     request = Request(classes, TRUNCATION.value, rows=rows, prompts=prompts)
     name = SHEET.value or "grid"
@@ -182,6 +183,15 @@ def _sample(overrides: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, model.draw(sheet))
     print(path)
+
+
+def _refuse_times() -> None:
+    for flag in (START, SECONDS, FPS):
+        if flag.value:
+            raise configs.ConfigError(
+                f"--{flag.name}={flag.value:g} is of videos, and pictures were asked for; leave it"
+                " out, or set --video."
+            )
 
 
 def _singles(
@@ -205,6 +215,7 @@ def _singles(
             path = folder / f"{index:06d}.mp4"
             video.write(path, functools.partial(_picture, film), film.frames, fps)
     else:
+        _refuse_times()
         wanted: Any = dict(classes=classes, truncation=TRUNCATION.value, prompts=prompts)
         samples = model.sample(N.value, seed=SEED.value, **wanted)
         for index, sample in enumerate(samples):

@@ -68,6 +68,12 @@ def test_single_pictures_have_their_prompts_beside_them(sampled):
     np.testing.assert_allclose(levels, [40, 200, 40], atol=1)
 
 
+@pytest.mark.parametrize("values", [dict(fps=10.0), dict(start=3.0, n=2), dict(seconds=1.0)])
+def test_pictures_have_no_times(values, sampled):
+    with pytest.raises(ConfigError, match="is of videos, and pictures were asked for; leave it"):
+        sampled(**values)
+
+
 @pytest.mark.parametrize(
     "values, said",
     [
