@@ -33,6 +33,8 @@ RESUMABLE = (
     "sample.*",
     "watch.*",
     "mesh.*",
+    "model.execution",  # of mixtures of experts: with room for all tokens all compute the same
+    "model.capacity_factor",
     "data.path",
     "data.threads",
     "data.prefetch",

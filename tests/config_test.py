@@ -99,6 +99,16 @@ def test_a_run_may_go_on_longer_and_elsewhere():
     assert changed == ["data.threads", "log.every", "train.images"]
 
 
+def test_tokens_may_meet_their_experts_otherwise():
+    config = {"execution": ("dropless",), "capacity_factor": 1.25, "experts": (2,)}
+    old, new = (ConfigDict({"model": dict(config)}) for _ in range(2))
+    new.model.update(execution=("parallel",), capacity_factor=2.0)
+    assert configs.check_resume(old, new, "x") == ["model.capacity_factor", "model.execution"]
+    new.model.experts = (4,)
+    with pytest.raises(ConfigError, match="model.experts"):
+        configs.check_resume(old, new, "x")
+
+
 def test_a_run_may_not_become_another():
     old, new = example(), example()
     new.train.images, new.train.batch = 2000, 64
