@@ -17,7 +17,7 @@ from jax.experimental import topologies
 from ganjax.adversarial.phases import programs
 from ganjax.family import build, settle
 from ganjax.parallel.mesh import make_mesh
-from ganjax.program import assemble
+from ganjax.program import Program, assemble
 
 # Memory a chip in GiB that programs may use, and the clock in GHz, where they are known.
 CHIPS: dict[str, tuple[float, float | None]] = {
@@ -229,7 +229,7 @@ def plan(config: Any, topology: str) -> Report:
     kind = devices[0].device_kind
     memory, clock = CHIPS.get(kind, (None, None))
     level = jax.config.jax_optimization_level  # type: ignore[attr-defined]
-    if level in HASTY:
+    if hasty := level in HASTY:
         print(f"JAX_OPTIMIZATION_LEVEL={level}: memory and collectives, but no times.", flush=True)
     per_chip = len(devices) // len({tuple(device.coords) for device in devices}) or 1
     rows = []
@@ -237,38 +237,46 @@ def plan(config: Any, topology: str) -> Report:
     stage = len(family.growth.resolutions) - 1 if family.growth else 0
     for due, share in programs(family.phases, stage).items():
         print(f"Compiling {'+'.join(due)} for {len(devices)} x {kind} ...", flush=True)
-        start = time.monotonic()
-        lowered = program.lower(due)
-        try:
-            compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            problem = shortage(str(error))
-            rows.append(ProgramPlan(due, float(share), time.monotonic() - start, problem))
-            continue
-        seconds = time.monotonic() - start
-        counted = unrolled.lower(due).cost_analysis()
-        hlo = read_hlo(compiled.as_text())
-        stats = compiled.memory_analysis()
-        rows.append(
-            ProgramPlan(
-                due,
-                float(share),
-                seconds,
-                arguments=stats.argument_size_in_bytes,
-                outputs=stats.output_size_in_bytes,
-                temporaries=stats.temp_size_in_bytes,
-                aliased=stats.alias_size_in_bytes,
-                flops=counted.get("flops", 0.0),
-                bytes_accessed=compiled.cost_analysis().get("bytes accessed", 0.0),
-                cycles=hlo.cycles,
-                seconds=hlo.cycles / (clock * 1e9) if clock and level not in HASTY else None,
-                collectives=hlo.collectives,
-            )
-        )
+        rows.append(_planned(program, unrolled, due, float(share), None if hasty else clock))
     limit = int(memory * GIB / per_chip) if memory else None
     return Report(topology, kind, len(devices), limit, tuple(rows))
+
+
+def _planned(
+    program: Program, unrolled: Program, due: tuple[str, ...], share: float, clock: float | None
+) -> ProgramPlan:
+    """One program, compiled; nothing of it is kept, for its compiler's memory is large.
+
+    Args:
+      unrolled: the program of one device's share, with repeats written out.
+      clock: of the chip in GHz; None: no times.
+    """
+    start = time.monotonic()
+    lowered = program.lower(due)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return ProgramPlan(due, share, time.monotonic() - start, shortage(str(error)))
+    seconds = time.monotonic() - start
+    counted = unrolled.lower(due).cost_analysis()
+    hlo = read_hlo(compiled.as_text())
+    stats = compiled.memory_analysis()
+    return ProgramPlan(
+        due,
+        share,
+        seconds,
+        arguments=stats.argument_size_in_bytes,
+        outputs=stats.output_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+        aliased=stats.alias_size_in_bytes,
+        flops=counted.get("flops", 0.0),
+        bytes_accessed=compiled.cost_analysis().get("bytes accessed", 0.0),
+        cycles=hlo.cycles,
+        seconds=hlo.cycles / (clock * 1e9) if clock else None,
+        collectives=hlo.collectives,
+    )
 
 
 def shortage(message: str) -> str:
@@ -276,6 +284,9 @@ def shortage(message: str) -> str:
     found = re.search(r"Used ([\d.]+\w*) of ([\d.]+\w*) hbm", message)
     if found:
         return f"does not fit: needs {found[1]} of {found[2]}"
+    found = re.search(r"temporaries \(([\d.]+\w*)\) exceeds available HBM \(([\d.]+\w*)\)", message)
+    if found:
+        return f"does not fit: temporaries alone need {found[1]} of {found[2]}"
     return f"does not fit: {message.splitlines()[0]}"
 
 

@@ -1,5 +1,6 @@
 """The plan: reading HLO text, and one tiny step through the real TPU compiler."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -55,6 +56,28 @@ def test_noted_trip_count_wins():
 def test_shortage_names_what_is_needed():
     message = "RESOURCE_EXHAUSTED: Ran out of memory. Used 21.40G of 15.75G hbm. Exceeded"
     assert plan.shortage(message) == "does not fit: needs 21.40G of 15.75G"
+
+
+def test_temporaries_alone_may_be_too_many():
+    message = "Ran out of memory on HBM, the total memory required for HLO temporaries (31.05G) "
+    said = plan.shortage(f"RESOURCE_EXHAUSTED: {message}exceeds available HBM (15.75G).")
+    assert said == "does not fit: temporaries alone need 31.05G of 15.75G"
+
+
+def test_a_report_ends_in_whether_it_fits_and_what_to_change():
+    def report(*programs):
+        return plan.Report("v5e:2x4", "TPU v5 lite", 8, 10, programs)
+
+    row = plan.ProgramPlan(("g",), 1.0, 2.0, arguments=3, outputs=3, aliased=3, temporaries=7)
+    more = dataclasses.replace(row, temporaries=8)
+    full = dataclasses.replace(row, arguments=6, aliased=6, outputs=6)
+    assert report(row).verdict() == ("fits",) and "\nfits\n" in str(report(row))
+    assert "DOES NOT FIT" in str(report(row, more))
+    assert "microbatches" in "".join(report(more).verdict())
+    assert "config.mesh.fsdp" not in "".join(report(more).verdict())
+    assert "config.mesh.fsdp" in "".join(report(full).verdict())
+    unknown = plan.ProgramPlan(("g",), 1.0, 2.0, problem="does not fit: needs 2G of 1G")
+    assert "config.mesh.fsdp" in "".join(report(unknown).verdict())
 
 
 def test_without_libtpu_says_what_to_install(monkeypatch):
