@@ -37,6 +37,7 @@ COLLECTIVES = (
     "collective-permute",
     "ragged-all-to-all",
 )
+BY_HAND = "1"  # the channel of collectives that JAX does not leave to XLA
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\(")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
@@ -318,9 +319,10 @@ def read_hlo(text: str) -> Hlo:
                 cycles += times * int(estimate[1])
             base = opcode.removesuffix("-start")
             if base in COLLECTIVES:
-                # Pieces of one asynchronous collective share its channel.
+                # Pieces of one asynchronous collective share its channel. JAX gives all that are
+                # written by hand (`shard_map`) the same one.
                 channel = re.search(r"channel_id=(\d+)", line)
-                if channel is None or channel[1] not in channels:
+                if channel is None or channel[1] == BY_HAND or channel[1] not in channels:
                     channels.add(channel[1] if channel else line)
                     moved = _bytes(kind, largest=base != "all-reduce" and base != opcode)
                     seen = collectives.get(base, Collectives())

@@ -48,6 +48,15 @@ def test_loops_count_as_often_as_they_run():
     }
 
 
+def test_collectives_by_hand_share_a_channel_and_pieces_of_one_do_too():
+    gather = HLO.splitlines()[-2]
+    sent = "  %s.{0} = bf16[4]{{0}} all-to-all(%copy.1), channel_id=1"
+    text = HLO.replace(gather, "\n".join([gather, gather, sent.format(0), sent.format(1)]))
+    read = plan.read_hlo(text).collectives
+    assert read["all-gather"].instructions == 1
+    assert read["all-to-all"] == plan.Collectives(instructions=2, executed=2, bytes=16)
+
+
 def test_noted_trip_count_wins():
     noted = HLO.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}')
     assert plan.read_hlo(noted).cycles == 5 + 7 * 10
