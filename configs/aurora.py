@@ -194,18 +194,18 @@ def shapes():
         d_attention=(),
         d_predictor_layers=1,
     )
-    config.loss.update(r1_gamma=0.1, clip=0.4, match_real=1.0)
+    config.loss.update(r1_gamma=0.1, clip=0.05, match_real=1.0, match_fake=1.0)
     config.grow.update(
         stages=(4, 8, 16, 32),
-        every_images=3_200,
-        most_images=32_000,
+        every_images=24_000,
+        most_images=48_000,
         margin=4.0,  # as close as a small run gets
         pictures=256,
         # Not the CLIP that G learns to please.
         network="pixels",
         feature="pixels",
     )
-    config.train.update(images=60_000, batch=16)
+    config.train.update(images=140_000, batch=16)
     config.ema.update(half_life_images=2_000, ramp_up=0.05)
     config.sample.prompts = (
         "a large red circle",
@@ -219,7 +219,7 @@ def shapes():
         "a white circle",
     )
     defaults.for_minutes(config)
-    config.log.grid_every_images = 8_000
+    config.log.grid_every_images = 20_000
     config.checkpoint.every_images = config.evaluate.every_images = 20_000
     return config
 

@@ -23,7 +23,7 @@ def get_config(preset: str = "shapes") -> ml_collections.ConfigDict:
 
 
 def shapes():
-    """Two towers of two layers that look at 32x32 pixels."""
+    """Convolutions that look at 32x32 pixels, and a transformer of one layer that reads."""
     return ml_collections.ConfigDict(dataclasses.asdict(Training()))
 
 

@@ -250,9 +250,13 @@ def _projection(module: Any) -> nn.Dense:
 
 
 class Clip(nn.Module):
-    """Both towers: the features of what is given, and "logits_per_image" where both are."""
+    """Both towers: the features of what is given, and "logits_per_image" where both are.
 
-    image: ImageTower
+    Attributes:
+        image: an `ImageTower`, or another module of `size` that returns the same.
+    """
+
+    image: Any
     text: TextTower
 
     @nn.compact

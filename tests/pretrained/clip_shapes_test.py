@@ -8,7 +8,7 @@ import pytest
 from ganjax.data.captioned_shapes import CaptionedShapes
 from ganjax.pretrained import catalog, clip, clip_shapes, train_clip, weights
 
-SHORT = clip_shapes.Training(items=256, steps=60, batch=32)
+SHORT = clip_shapes.Training(items=512, steps=100, batch=32, learning_rate=3e-3)
 
 
 @pytest.fixture
@@ -45,18 +45,19 @@ def test_the_same_numbers_give_the_same_network():
     assert catalog.digest(one) == catalog.digest(same) != catalog.digest(other)
 
 
-def test_forgotten_words_close_up():
-    tokens = clip_shapes.tokenizer()(["a large red circle"] * 500 + ["a star"])
-    rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(clip_shapes._forgotten(tokens, 0.0, rng), tokens)
-    left = clip_shapes._forgotten(tokens, 0.25, rng)
-    words = (left > 0).sum(1) - 2
-    assert 0.7 < words[:-1].mean() / 4 < 0.8 and words.min() < 3
-    marks = clip_shapes.tokenizer().start, clip_shapes.tokenizer().end
-    for row, whole, count in zip(left, tokens, words):
-        assert row[0] == marks[0] and row[count + 1] == marks[1] and not row[count + 2 :].any()
-        kept = iter(whole)
-        assert all(token in kept for token in row[: count + 2]), "in order"
+def test_things_are_alone_first(monkeypatch):
+    """Captions with a relation are of two things."""
+    seen = []
+
+    def step(training, variables, state, images, tokens):
+        seen.append(tokens)
+        return variables, state, 0.0
+
+    monkeypatch.setattr(clip_shapes, "_step", step)
+    clip_shapes.train(Short(items=64, steps=8, alone=0.5), show=False)
+    relations = "left right above over below under"
+    pair = np.isin(seen, clip_shapes.tokenizer()([relations])[0][1:7]).any(axis=-1)  # [steps, n]
+    assert pair.shape == (8, 8) and not pair[:4].any() and 0.2 < pair[4:].mean() < 0.8
 
 
 def test_contrast_is_least_where_each_finds_its_own():
@@ -132,7 +133,7 @@ def test_a_network_of_the_command_line_is_taken_instead(cache, tmp_path, monkeyp
     "argument, said",
     [
         ("--config.steps=0", "config.steps=0: expected 1 or more"),
-        ("--config.forget=1.5", "config.forget=1.5: expected a share"),
+        ("--config.alone=1.5", "config.alone=1.5: expected a share"),
         ("--config.step=1", "no such field; did you mean --config.steps"),
     ],
 )

@@ -90,7 +90,7 @@ class Sampling:
         if routing:
             _, told = ask("synthesize", ws, context, mutable=["moe"])
             return self._routing(told, int(routing[0].removeprefix("routing_")))
-        images = ask("synthesize", ws, context, self.stages)
+        images = ask("synthesize", ws, context)
         made = jnp.stack([self._full(images[size]) for size in self.stages])
         image = made[variables["stage"]] if "stage" in variables else made[-1]
         return jnp.clip(image, -1.0, 1.0).astype(jnp.float32)

@@ -14,6 +14,8 @@ from configs import aurora as config_file
 from ganjax.adversarial.phases import Game, due, programs
 from ganjax.adversarial.state import split_by_touch
 from ganjax.families import aurora
+from ganjax.families.aurora.encoder import Encoder
+from ganjax.families.aurora.networks import Generator
 from ganjax.families.aurora.phases import Losses, used
 from ganjax.family import Request, build
 from ganjax.layers.blocks import called, recomputed
@@ -166,6 +168,21 @@ def test_a_sampler_shows_the_stage(sampler):
     blocks = early.reshape(4, 4, 2, 4, 2, 3)
     np.testing.assert_array_equal(blocks, np.broadcast_to(blocks[:, :, :1, :, :1], blocks.shape))
     assert (early != late).any() and np.ptp(early.reshape(4, -1), axis=1).min() > 0
+
+
+def test_pictures_of_sizes_that_are_no_stage_are_part_of_a_sample(monkeypatch):
+    def apply(self, variables, *inputs, method, **options):
+        """Pictures of 4x4 and of 8x8, where they are made, each add 1/2."""
+        if method != "synthesize":
+            return (jnp.zeros((1, 1)),) * 2 if method == "read" else jnp.zeros((1, 1, 1))
+        sizes = [size for size in (4, 8) if not inputs[2:] or size in inputs[2]]
+        return {size: jnp.full((1, size, size, 3), (at + 1) / 2) for at, size in enumerate(sizes)}
+
+    monkeypatch.setattr(Generator, "apply", apply)
+    monkeypatch.setattr(Encoder, "read", lambda *_: SimpleNamespace(states=0.0, end=0))
+    alone = build(tiny(**{"grow.stages": (8,)}), "cpu")
+    draws = {"z": jnp.zeros((1, 1)), "tokens": jnp.zeros((1, 1), jnp.int32)}
+    assert (alone.sample({"frozen": {"clip": {}}}, draws) == 1.0).all()
 
 
 def test_truncation_leads_to_the_prompts_own_mean(sampler):
