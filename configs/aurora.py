@@ -162,7 +162,7 @@ def base() -> ml_collections.ConfigDict:
 
 
 def shapes():
-    """Sizes for four CPU cores and half an hour; what comes of them: docs/aurora.md."""
+    """Sizes for four CPU cores and 30 to 40 minutes; what comes of them: docs/aurora.md."""
     config = base()
     config.data.update(
         source="captioned_shapes", text="clip-shapes", resolution=32, classes=1, objects=1
