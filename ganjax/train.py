@@ -121,6 +121,8 @@ class Run:
                 "config.data.clip"
                 f"{'=None.' if options.clip else ', as their config files do.'}"
             )
+        # Also what a picture will show, such as texts with words that nobody knows.
+        jax.eval_shape(lambda: self._family.draws(jax.random.key(0), jnp.arange(1), Request()))
         self.total = steps_for(config.train.images, self._program.items) * self._program.items
         self._frozen = self._program.place_frozen(self._family.load_frozen())
         self._watch = Watch(self._family, self._mesh, config, self._frozen)

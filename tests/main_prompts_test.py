@@ -8,11 +8,13 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
+from configs import aurora as aurora_configs
 from ganjax import generate, main
 from ganjax.config import ConfigError
 from ganjax.data.captions import Captioned
 from ganjax.sampling.sheets import Sheet
 from ganjax.subjects.pictures import tree_of
+from ganjax.train import train
 from tests.evaluate_texts_test import CONFIG, SIDE, TEXTS, model_of
 
 PROMPTS = ["a red circle", "a blue star"]
@@ -102,3 +104,11 @@ def test_families_without_texts_take_no_prompts(sampled):
 def test_a_run_takes_other_fields_than_those_of_sampling_from_its_own_config(sampled):
     with pytest.raises(ConfigError, match="data.text changes a run"):
         main._sample({"data.text": "x"})
+
+
+def test_a_run_whose_pictures_nobody_can_draw_does_not_begin(tmp_path):
+    config = aurora_configs.tiny()
+    config.sample.prompts = ("a red circle", "a red dragon")
+    with pytest.raises(ValueError, match="'a red dragon' has words .*'dragon'"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "samples").exists()
