@@ -12,8 +12,6 @@ gathers, at a floor. Not counted: collectives, the optimizer, images' sums, loss
 
 import argparse
 import functools
-import importlib.util
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,30 +26,20 @@ import numpy as np  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 from jax.sharding import AxisType, Mesh, NamedSharding  # noqa: E402
 from jax.sharding import PartitionSpec as P  # noqa: E402
+from moe import priced  # noqa: E402
 
 from configs.aurora import get_config  # noqa: E402
 from ganjax.families.aurora.blocks import ResidualConvBlock, Start, StyledConv  # noqa: E402
 from ganjax.family import build  # noqa: E402
-from ganjax.plan import read_hlo  # noqa: E402
+from ganjax.plan import CHIPS, read_hlo  # noqa: E402
 from ganjax.pretrained import catalog  # noqa: E402
 from ganjax.pretrained.clip import computing_in  # noqa: E402
 
 CHIP = {"topology_name": "v5e:1x1", "chips_per_host_bounds": (1, 1, 1), "num_slices": 1}
-CLOCK = 1.5e9  # Hz
 DEVICE = topologies.get_topology_desc(platform="tpu", **CHIP).devices[0]
 MESH = Mesh(np.array([DEVICE]), ("data",), axis_types=(AxisType.Auto,))
-HERE = pathlib.Path(__file__).parent
-
-
-def _priced() -> Callable[[str], float]:
-    spec = importlib.util.spec_from_file_location("moe", HERE / "moe.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.priced
-
-
-PRICED = _priced()
+CLOCK = CHIPS[DEVICE.device_kind][1]  # GHz
+assert CLOCK is not None
 
 
 def shapes(tree: Any) -> Any:
@@ -70,7 +58,7 @@ def cost(function: Callable[..., Any], *given: Any) -> tuple[float, float]:
             return function(*given)
 
     text = jax.jit(seen).lower(*shapes(given)).compile().as_text()
-    return read_hlo(text).cycles / CLOCK * 1e3, PRICED(text) * 1e3
+    return read_hlo(text).cycles / CLOCK / 1e6, priced(text) * 1e3
 
 
 def with_gradients(function: Callable[..., Any], count: int) -> Callable[..., Any]:

@@ -108,7 +108,7 @@ def gathered_late(tree: Any, first: Any, axis: str = "fsdp") -> Any:
         if axis not in (spec := fsdp(axis)(leaf.shape, mesh)):
             return leaf
         free = [P.UNCONSTRAINED] * leaf.ndim
-        dimension = len(spec) - 1
+        dimension = tuple(spec).index(axis)
         places = (
             NamedSharding(mesh, P(*free[:dimension], there, *free[dimension + 1 :]))
             for there in (None, axis)
